@@ -25,12 +25,15 @@ from smrx.wire.codes import (
 from smrx.wire.command_list import NO_DETAILS, CommandList
 from smrx.wire.networks import pack_networks
 from smrx.wire.records import (
+    CAPACITIES,
     COMMAND,
     COMMAND_FIELDS,
     COMMAND_LAYOUTS,
     CREDENTIAL_SHIFT,
     DETAILS,
     DETAILS_LAYOUTS,
+    MAX_CAPACITY,
+    MAX_KEPT_ANSWERS,
 )
 
 Commands = CommandList
@@ -231,6 +234,12 @@ def set_status(sender: Sender, instrument: int, status: InstrumentStatus) -> Com
 def set_limits(sender: Sender, account: int, **limits: int) -> Commands:
     """Return a SET_LIMITS with the names of LIMITS_COMMAND; limits not named are removed."""
     return command(CommandKind.SET_LIMITS, sender, account=account, **limits)
+
+
+def set_capacity(sender: Sender, **numbers: int) -> Commands:
+    """Return a SET_CAPACITY; the numbers not named are the largest."""
+    most = {name: MAX_KEPT_ANSWERS if name == "answers" else MAX_CAPACITY for name in CAPACITIES}
+    return command(CommandKind.SET_CAPACITY, sender, **{**most, **numbers})
 
 
 def set_rules(sender: Sender, instrument: int, **rules: int) -> Commands:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smrx.bench import machine_conditions
 from smrx.bench.bench_error import WrongResultError
@@ -23,14 +24,24 @@ from smrx.consensus.snapshot_files import SnapshotFiles
 from smrx.consensus.snapshot_taker import ForkedSnapshots
 from smrx.engine import warm_up
 from smrx.engine.inspect import DTYPES
+from smrx.engine.kernels.rules_version import NEWEST_RULES
 from smrx.node.replicated_state import ReplicatedState
 from smrx.node.timed_commands import SessionTimeouts, disconnects
 from smrx.node.views import Refused, Views, Waiting
 from smrx.wire import batches
 from smrx.wire.client_order_ids import pack_numbers
-from smrx.wire.codes import CommandKind, OrderType, OutcomeStatus, SessionFlags, Side, Stp, TimeInForce
+from smrx.wire.codes import (
+    CommandKind,
+    InstrumentStatus,
+    OrderType,
+    OutcomeStatus,
+    SessionFlags,
+    Side,
+    Stp,
+    TimeInForce,
+)
 from smrx.wire.command_list import CommandList
-from smrx.wire.records import COMMAND
+from smrx.wire.records import COMMAND, STATUS_COMMAND
 
 #: The longest turn that is allowed, in milliseconds of processor time.
 MARK_MS: Final = 5.0
@@ -102,15 +113,15 @@ class _Loop:
         self.snapshots = 0
         self.listings = 0
 
-    def apply(self, commands: CommandList, accepted: bool = True) -> None:
-        """Run a turn that applies these commands."""
+    def apply(self, commands: CommandList, part: str = "apply") -> NDArray[Any]:
+        """Run a turn that applies these commands, which must be accepted; return their outcomes."""
         turns, machine, number = self.turns, self.machine, self.turns.count
         entry = batches.encode(commands.records.tobytes(), 1, 0, 0, commands.details.tobytes())
         self._index += 1
-        with turns.part("apply"):
+        with turns.part(part):
             machine.apply(self._index, 1, entry)
             (applied,) = machine.take_applied()
-        if accepted and (applied.outcomes["status"] != OutcomeStatus.ACCEPTED).any():
+        if (applied.outcomes["status"] != OutcomeStatus.ACCEPTED).any():
             raise WrongResultError(f"the engine refused a command: {applied.outcomes[0]}")
         if number % _READ_TURNS == 0:
             with turns.part("reads"):
@@ -130,6 +141,7 @@ class _Loop:
             if not isinstance(found, Waiting):
                 self._cursor = None
         turns.end(machine.engine.inspect.counts()["orders"])
+        return applied.outcomes
 
     def snapshot(self) -> None:
         """Begin a snapshot, in a turn of its own."""
@@ -225,6 +237,10 @@ def run(
 
 def _grow(loop: _Loop, orders: int, accounts: int, show: Callable[[str, float], None] | None) -> None:
     numbering = SessionNumbering()
+    # As the first leader of an exchange.
+    rules = np.zeros(1, COMMAND)
+    rules["kind"], rules["quantity_lots"] = CommandKind.SET_VERSION, NEWEST_RULES
+    loop.apply(CommandList(rules))
     setup = CommandList(open_session())
     numbering.number(setup.records)
     loop.apply(setup)
@@ -249,6 +265,7 @@ def _grow(loop: _Loop, orders: int, accounts: int, show: Callable[[str, float], 
     if (found["orders"], found["accounts"]) != (orders, accounts + 1):
         raise WrongResultError(f"expected {orders} orders and {accounts} accounts, found {found}")
     _end_sessions(loop, min(_SESSIONS, max(1, orders // _SESSION_ORDERS)), accounts, orders)
+    _close_instrument(loop, numbering)
 
 
 def _end_sessions(loop: _Loop, sessions: int, accounts: int, first: int) -> None:
@@ -264,9 +281,22 @@ def _end_sessions(loop: _Loop, sessions: int, accounts: int, first: int) -> None
         loop.apply(placed)
     timeouts.restart(opened["session_id"].tolist(), 0.0)
     while silent := timeouts.due(2.0, loop.machine.orders_ending_with):
-        loop.apply(CommandList(disconnects(silent)))
+        loop.apply(CommandList(disconnects(silent)), "disconnect")
     if loop.machine.engine.inspect.counts()["orders"] != first:
         raise WrongResultError("sessions have ended, and orders are left that end with them")
+
+
+def _close_instrument(loop: _Loop, numbering: SessionNumbering) -> None:
+    """Close the instrument, which cancels all orders, as a client does: again while orders are left."""
+    rows = np.zeros(1, STATUS_COMMAND)
+    rows["kind"], rows["instrument"], rows["status"] = CommandKind.SET_STATUS, INSTRUMENT, InstrumentStatus.CLOSED
+    left = True
+    while left:
+        commands = rows.view(COMMAND).copy()
+        numbering.number(commands)
+        left = bool(loop.apply(CommandList(commands), "close")["leaves_lots"][0])
+    if loop.machine.engine.inspect.counts()["orders"]:
+        raise WrongResultError("the instrument is closed, and orders are left")
 
 
 def _figures(loop: _Loop, orders: int, accounts: int) -> dict[str, Any]:

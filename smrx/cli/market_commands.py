@@ -1,11 +1,13 @@
 """`smrx market`: set up and halt all instruments together. Parses, calls the client, prints."""
 
 from collections import Counter
+from typing import Final
 
 import click
 
 from smrx.cli import options, output, venue_client
 from smrx.cli.exit_codes import Exit
+from smrx.wire.records import MAX_CAPACITY, MAX_KEPT_ANSWERS
 
 
 @click.group()
@@ -129,6 +131,48 @@ def retention(session_silence: int, transfer_age: int, transfers: int, as_json: 
         )
     text = f"silent sessions end after {session_silence} s; {transfers} transfer ids are kept for {transfer_age} s"
     output.print_answer(answer, text, as_json)
+
+
+_CAPACITY: Final = click.IntRange(1, MAX_CAPACITY)
+
+
+@market.command()
+@click.option("--accounts", type=_CAPACITY, default=MAX_CAPACITY, show_default=True, help="The venue's own counts.")
+@click.option("--orders", type=_CAPACITY, default=MAX_CAPACITY, show_default=True, help="Open orders.")
+@click.option(
+    "--balances",
+    type=_CAPACITY,
+    default=MAX_CAPACITY,
+    show_default=True,
+    help="Pairs of account and asset that had money or an order.",
+)
+@click.option("--sessions", type=_CAPACITY, default=MAX_CAPACITY, show_default=True, help="Open and closed ones.")
+@click.option(
+    "--answers",
+    type=click.IntRange(1, MAX_KEPT_ANSWERS),
+    default=MAX_KEPT_ANSWERS,
+    show_default=True,
+    help="Answers that all sessions keep together.",
+)
+@click.option("--instruments", type=_CAPACITY, default=MAX_CAPACITY, show_default=True, help="Instruments.")
+@click.option("--assets", type=_CAPACITY, default=MAX_CAPACITY, show_default=True, help="Assets.")
+@click.option("--credentials", type=_CAPACITY, default=MAX_CAPACITY, show_default=True, help="Also revoked ones.")
+@options.cluster_option
+@options.json_option
+def capacity(as_json: bool, **numbers: int) -> None:
+    """Set how many records of each kind the exchange has at most.
+
+    A command that would add one more is rejected with CAPACITY_REACHED. What is there already stays. The same numbers
+    may stand in a market file, in the table [capacity].
+
+    \b
+    Example:
+      smrx market capacity --orders 2000000 --accounts 100000 --sessions 50000
+    """
+    with venue_client.connect() as client:
+        answer = client.set_capacity(**numbers)
+    text = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    output.print_answer(answer, f"at most {text}", as_json)
 
 
 @market.command()

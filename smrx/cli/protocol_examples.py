@@ -88,6 +88,14 @@ EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
         },
     ),
     (
+        "CAPACITY_COMMAND, a SET_CAPACITY", records.CAPACITY_COMMAND,
+        {
+            "kind": 26, "session_id": 1, "request_id": 13, "accounts": 100_000, "orders": 1_000_000,
+            "balances": 200_000, "sessions": 20_000, "answers": 20_000_000, "instruments": 1_000, "assets": 500,
+            "credentials": 50_000,
+        },
+    ),
+    (
         "ACCOUNT_COMMAND, an OPEN_ACCOUNT", records.ACCOUNT_COMMAND,
         {"kind": 7, "session_id": 1, "request_id": 11, "account": 1001, "firm": 12},
     ),
@@ -189,6 +197,14 @@ EXAMPLES: Final[tuple[tuple[str, Layout, dict[str, int | bytes]], ...]] = (
         {
             "sequence": 73, "command_sequence": 33, "kind": 31, "session_silence_s": 86400, "transfer_age_s": 604800,
             "transfers": 1_000_000,
+        },
+    ),
+    (
+        "CAPACITY_EVENT", records.CAPACITY_EVENT,
+        {
+            "sequence": 78, "command_sequence": 37, "kind": 36, "accounts": 100_000, "orders": 1_000_000,
+            "balances": 200_000, "sessions": 20_000, "answers": 20_000_000, "instruments": 1_000, "assets": 500,
+            "credentials": 50_000,
         },
     ),
     (

@@ -22,7 +22,7 @@ from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
 FIELD_NOTES: Final[Mapping[str, str]] = {
     "account": "account number; 0 is the venue's own",
     "amount": "minimal units of the asset",
-    "answers": "how many of its last answers the session keeps; 0 asks for the default",
+    "answers": "how many of its last answers the session keeps, 0 asks for the default; of a capacity: of all sessions",
     "asset": "asset number, not 0",
     "available_after": "available balance afterwards, minimal units",
     "band_bp": "how far a limit price may be from the last trade price, hundredths of a percent",
@@ -52,6 +52,13 @@ FIELD_NOTES: Final[Mapping[str, str]] = {
     "key": "public key of CURVE, not 0",
     "kind": "CommandKind, in events EventKind",
     "last_request_id": "last request id of a session that is opened again",
+    "accounts": "most accounts, the venue's included",
+    "orders": "most open orders",
+    "balances": "most pairs of account and asset that had money or an order",
+    "sessions": "most sessions, open and closed ones",
+    "instruments": "most instruments",
+    "assets": "most assets",
+    "credentials": "most credentials",
     "leaves_lots": "lots still open",
     "lot_units": "minimal units of the base asset in a lot",
     "maker_fee": "millionths of the notional; negative is a rebate",
@@ -354,8 +361,9 @@ def _outcomes() -> str:
         "order's state afterwards (NEW, PARTIALLY_FILLED, FILLED, EXPIRED or REJECTED), for others the kind of the "
         "command's own event. `order_id`: the order created or changed, the transfer id, or for a DUPLICATE the "
         "session's last request id. `cum_lots` and `leaves_lots`: of the order after the command; for MASS_CANCEL, "
-        "SET_STATUS, CLOSE_SESSION and DISCONNECT cum_lots is the number of orders cancelled, for DEPOSIT and "
-        "WITHDRAW the available balance afterwards.\n\n" + layout_table(records.OUTCOME)
+        "SET_STATUS, CLOSE_SESSION and DISCONNECT cum_lots is the number of orders cancelled, and leaves_lots of those "
+        "that are left because one command cancels so many at most; for DEPOSIT and "
+        "WITHDRAW cum_lots is the available balance afterwards.\n\n" + layout_table(records.OUTCOME)
     )
 
 

@@ -64,6 +64,7 @@ class ClientMethods:
     set_status = _Operation(Operations.set_status)
     set_rules = _Operation(Operations.set_rules)
     set_retention = _Operation(Operations.set_retention)
+    set_capacity = _Operation(Operations.set_capacity)
     kill = _Operation(Operations.kill)
     revive = _Operation(Operations.revive)
     apply_market = _Operation(Operations.apply_market)

@@ -56,6 +56,15 @@ class OperationBase:
         result_builders.check(outcome, what)
         return outcome
 
+    def _repeated(self, command: CommandList, what: str) -> Steps[tuple[NDArray[np.void], int]]:
+        """Send a command that cancels orders until none are left; return the last outcome and how many it cancelled."""
+        cancelled = 0
+        while True:
+            outcome = yield from self._submit(CommandList(command.records.copy(), command.details), what)
+            cancelled += int(outcome["cum_lots"][0])
+            if not outcome["leaves_lots"][0]:
+                return outcome, cancelled
+
     def _asset(self, symbol: str) -> Steps[Asset]:
         if self.market.asset(symbol) is None:
             yield from self._load()

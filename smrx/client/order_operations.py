@@ -201,7 +201,10 @@ class OrderOperations(OperationBase):
     def mass_cancel(
         self, symbol: str | None = None, side: SideLike | None = None, *, account: int | None = None
     ) -> Steps[MassCancelResult]:
-        """Cancel all open orders of an account, optionally of one instrument and one side only."""
+        """Cancel all open orders of an account, optionally of one instrument and one side only.
+
+        The exchange cancels MAX_CANCELS orders for each request, so this may send several.
+        """
         instrument = 0
         if symbol is not None:
             instrument = (yield from self._instrument(symbol)).id
@@ -211,8 +214,8 @@ class OrderOperations(OperationBase):
             instrument=instrument,
             side=Side.ANY if side is None else side_code(side),
         )
-        outcome = yield from self._submit(wanted, "mass cancel")
-        return MassCancelResult(**result_builders.common_fields(outcome), cancelled=int(outcome["cum_lots"][0]))
+        outcome, cancelled = yield from self._repeated(wanted, "mass cancel")
+        return MassCancelResult(**result_builders.common_fields(outcome), cancelled=cancelled)
 
     def _open_order(
         self, order_id: int | None, client_order_id: ClientOrderId | None, account: int | None, what: str

@@ -39,6 +39,7 @@ _COMMANDS_OF: Final[Mapping[EventKind, tuple[CommandKind, ...]]] = {
     EventKind.REVIVED: (CommandKind.REVIVE,),
     EventKind.RULES_SET: (CommandKind.SET_RULES,),
     EventKind.RETENTION_SET: (CommandKind.SET_RETENTION,),
+    EventKind.CAPACITY_SET: (CommandKind.SET_CAPACITY,),
     EventKind.CREDENTIAL_ADDED: (CommandKind.ADD_CREDENTIAL,),
     EventKind.CREDENTIAL_SET: (CommandKind.SET_CREDENTIAL,),
     EventKind.CREDENTIAL_REVOKED: (CommandKind.REVOKE_CREDENTIAL,),

@@ -75,6 +75,7 @@ REASON_TEXTS: Final[dict[Reason, str]] = {
     Reason.STOP_WOULD_TRIGGER: "the last trade has reached the stop price already",
     Reason.FOK_UNFILLABLE: "the whole quantity cannot be filled at once",
     Reason.INSUFFICIENT_FUNDS: "the account's available balance is too small",
+    Reason.CAPACITY_REACHED: "the exchange has as many of these records as the venue allows",
     Reason.REQUESTED: "as requested",
     Reason.MASS_CANCEL: "by a mass cancel",
     Reason.IOC_REMAINDER: "an immediate order does not rest in the book",

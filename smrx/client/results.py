@@ -109,6 +109,19 @@ class RetentionResult(CommandResult, frozen=True, kw_only=True):
     transfers: int
 
 
+class CapacityResult(CommandResult, frozen=True, kw_only=True):
+    """The most records of each kind that the exchange has; `answers` of all sessions together."""
+
+    accounts: int
+    orders: int
+    balances: int
+    sessions: int
+    answers: int
+    instruments: int
+    assets: int
+    credentials: int
+
+
 class KillSwitchResult(CommandResult, frozen=True, kw_only=True):
     """The new state of the kill switch."""
 

@@ -29,6 +29,7 @@ from smrx.client.rates import Rate
 from smrx.client.results import (
     AccountResult,
     AssetResult,
+    CapacityResult,
     InstrumentResult,
     KillSwitchResult,
     LimitsResult,
@@ -39,7 +40,7 @@ from smrx.client.results import (
 )
 from smrx.wire import admin
 from smrx.wire.codes import AccountStatus, CollarReference, CommandKind, InstrumentStatus, Reason, RuleFlags
-from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE
+from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE, MAX_CAPACITY, MAX_KEPT_ANSWERS
 
 #: How often to try the next free id of an asset or instrument; another client may take it first.
 _ID_ATTEMPTS: Final = 8
@@ -147,14 +148,14 @@ class VenueOperations(OperationBase):
         return InstrumentResult(**result_builders.common_fields(outcome), instrument=instrument, symbol=symbol)
 
     def set_status(self, symbol: str, status: StatusLike) -> Steps[StatusResult]:
-        """Set an instrument's status: TRADING, HALTED, CANCEL_ONLY or CLOSED. CLOSED cancels its open orders."""
+        """Set an instrument's status: TRADING, HALTED, CANCEL_ONLY or CLOSED. CLOSED cancels its open orders.
+
+        The exchange cancels MAX_CANCELS orders for each request, so this may send several.
+        """
         wanted = enum_member(status, InstrumentStatus, "status")
         instrument = yield from self._instrument(symbol)
-        outcome = yield from self._submit(
-            command(CommandKind.SET_STATUS, instrument=instrument.id, status=wanted),
-            f"status {wanted.name} of {symbol}",
-        )
-        cancelled = int(outcome["cum_lots"][0])
+        asked = command(CommandKind.SET_STATUS, instrument=instrument.id, status=wanted)
+        outcome, cancelled = yield from self._repeated(asked, f"status {wanted.name} of {symbol}")
         return StatusResult(
             **result_builders.common_fields(outcome), symbol=symbol, status=wanted.name, cancelled=cancelled
         )
@@ -216,6 +217,40 @@ class VenueOperations(OperationBase):
                 raise InvalidValue(f"{name}: expected 1 or more, found 0")
         outcome = yield from self._submit(command(CommandKind.SET_RETENTION, **wanted), "retention")
         return RetentionResult(**(result_builders.common_fields(outcome) | wanted))
+
+    def set_capacity(
+        self,
+        *,
+        accounts: int = MAX_CAPACITY,
+        orders: int = MAX_CAPACITY,
+        balances: int = MAX_CAPACITY,
+        sessions: int = MAX_CAPACITY,
+        answers: int = MAX_KEPT_ANSWERS,
+        instruments: int = MAX_CAPACITY,
+        assets: int = MAX_CAPACITY,
+        credentials: int = MAX_CAPACITY,
+    ) -> Steps[CapacityResult]:
+        """Set how many records of each kind the exchange has at most; a command that would add more is rejected.
+
+        `accounts` counts the venue's own, `balances` pairs of account and asset that had money or an order, `sessions`
+        also closed ones, `answers` those that all sessions keep together. What is there already stays.
+        """
+        wanted = {
+            "accounts": accounts,
+            "orders": orders,
+            "balances": balances,
+            "sessions": sessions,
+            "answers": answers,
+            "instruments": instruments,
+            "assets": assets,
+            "credentials": credentials,
+        }
+        for name, value in wanted.items():
+            most = MAX_KEPT_ANSWERS if name == "answers" else MAX_CAPACITY
+            if not 1 <= value <= most:
+                raise InvalidValue(f"{name}: expected 1 to {most}, found {value}")
+        outcome = yield from self._submit(command(CommandKind.SET_CAPACITY, **wanted), "capacity")
+        return CapacityResult(**(result_builders.common_fields(outcome) | wanted))
 
     def kill(self) -> Steps[KillSwitchResult]:
         """Turn the kill switch on: new and replaced orders of all accounts are rejected. No effect if it is on."""

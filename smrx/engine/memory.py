@@ -18,7 +18,8 @@ CACHE_LINE: Final = 64
 
 #: An array of more records than this gets address space. Copying so many takes a tenth of a millisecond.
 SMALL_RECORDS: Final = 4096
-#: The records that there is address space for at least. A larger array gets twice its size, and is copied once.
+#: The records that there is address space for at least: more than MAX_CAPACITY. A larger array gets twice its size, and
+#: is copied once; only version 1 of the rules allows that.
 RESERVED_RECORDS: Final = 1 << 24
 
 #: Cache lines between the start of a page and that of an array.
@@ -63,14 +64,14 @@ def _reserved(room: int, size: int) -> NDArray[Any] | None:
     return np.frombuffer(space, np.uint8)
 
 
-def reserve_for(length: int) -> int:
-    """Return how many records to have address space for in an array of a length."""
-    return 0 if length <= SMALL_RECORDS + 1 else max(RESERVED_RECORDS + 1, 2 * length)
+def reserve_for(length: int, records: int = 0) -> int:
+    """Return how many records to have address space for in an array of a length; `records` at least if it is large."""
+    return 0 if length <= SMALL_RECORDS + 1 else max(RESERVED_RECORDS + 1, records + 1, 2 * length)
 
 
-def growing_zeros(length: int, dtype: Any) -> NDArray[Any]:
-    """Return an array of zeros for a table of this length, with room to grow if it is large."""
-    return aligned_zeros(length, dtype, reserve_for(length))
+def growing_zeros(length: int, dtype: Any, records: int = 0) -> NDArray[Any]:
+    """Return an array of zeros for a table of this length, with room for `records` if it is large."""
+    return aligned_zeros(length, dtype, reserve_for(length, records))
 
 
 def room_of(array: NDArray[Any]) -> int:
@@ -81,14 +82,17 @@ def room_of(array: NDArray[Any]) -> int:
     return int(raw.nbytes - (array.ctypes.data - raw.ctypes.data)) // array.itemsize
 
 
-def extended(old: NDArray[Any], length: int, dtype: Any) -> NDArray[Any]:
-    """Return an array with empty records at its end: the same memory if there is room in it, otherwise a copy."""
+def extended(old: NDArray[Any], length: int, dtype: Any, records: int = 0) -> NDArray[Any]:
+    """Return an array with empty records at its end: the same memory if there is room in it, otherwise a copy.
+
+    `records`: see growing_zeros.
+    """
     if length <= room_of(old):
         raw: Any = old.base
         start = old.ctypes.data - raw.ctypes.data
         longer: NDArray[Any] = raw[start : start + length * dtype.itemsize].view(dtype)
         return longer
-    array = growing_zeros(length, dtype)
+    array = growing_zeros(length, dtype, records)
     # As bytes: NumPy copies records field by field, forty times slower.
     array.view(np.uint8)[: old.nbytes] = old.view(np.uint8)
     return array

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
-from smrx.engine.state import FIRST_RULES
+from smrx.engine.state import DEFAULT_CAPACITIES, FIRST_RULES
 
 #: The arrays of a snapshot by name.
 Arrays = dict[str, NDArray[Any]]
@@ -42,4 +42,7 @@ LAYOUT_VERSION: Final = 1
 #: By the layout version that each one leads from.
 MIGRATIONS: Final[dict[int, Migration]] = {}
 #: The defaults that are not 0, by "array.field". They are stored in snapshots and may never change.
-DEFAULTS: Final[dict[str, int]] = {"core.rules_version": FIRST_RULES}
+DEFAULTS: Final[dict[str, int]] = {
+    "core.rules_version": FIRST_RULES,
+    **{f"core.{name}": value for name, value in DEFAULT_CAPACITIES.items()},
+}

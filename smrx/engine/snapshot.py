@@ -23,6 +23,7 @@ from smrx.engine import index_build
 from smrx.engine.checks import invariants
 from smrx.engine.checks.full_hash import balance_sums, maintained
 from smrx.engine.checks.record_columns import StateColumns
+from smrx.engine.checks.retention_invariants import kept_answers
 from smrx.engine.engine_error import SnapshotError
 from smrx.engine.migrations import DEFAULTS, LAYOUT_VERSION, MIGRATIONS, Arrays, Migration
 from smrx.engine.state import (
@@ -367,6 +368,7 @@ def _restored_tables(arrays: Arrays) -> tuple[State, StateColumns]:
             state.ring[_ring_positions(sequence)] = rows
         else:
             getattr(state, name).view(np.uint8)[: rows.nbytes] = rows.view(np.uint8)
+    state.core["kept_answers"] = kept_answers(state)
     tables = StateColumns(state)
     invalid = invariants.invalid_links(tables)
     if invalid:

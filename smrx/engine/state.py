@@ -20,7 +20,7 @@ from smrx.engine.memory import (
     growing_zeros,
     room_of,
 )
-from smrx.wire.records import DEFAULT_ANSWERS, ORDER_DETAILS, as_words
+from smrx.wire.records import CAPACITIES, DEFAULT_ANSWERS, MAX_CAPACITY, MAX_KEPT_ANSWERS, ORDER_DETAILS, as_words
 
 #: Hashes after the last so many commands are kept; a power of two.
 RING_SIZE: Final = 1 << 16
@@ -82,12 +82,18 @@ CORE: Final = np.dtype(
         ("balance_sum", "<u8"),  # the part of the digest of balances
         ("empty_sum", "<u8"),  # the part of that of balances that are zero, and the number of the others
         ("funded_balances", "<u8"),
+        ("kept_answers", "<u8"),  # the sum of the lengths of the sessions' runs
+        *((f"max_{name}", "<u4") for name in CAPACITIES),  # what SET_CAPACITY sets
     ]
 )
 #: Until SET_RETENTION: a day, a week, a million transfers.
 DEFAULT_SESSION_SILENCE_S: Final = 86_400
 DEFAULT_TRANSFER_AGE_S: Final = 7 * 86_400
 DEFAULT_TRANSFERS: Final = 1_000_000
+#: Until SET_CAPACITY, by field of the core.
+DEFAULT_CAPACITIES: Final = {
+    f"max_{name}": MAX_KEPT_ANSWERS if name == "answers" else MAX_CAPACITY for name in CAPACITIES
+}
 
 #: The working record of the command that is being applied: what its steps pass to each other. It has no meaning between
 #: calls, except for a command that waits for a larger buffer or table (see apply.py). The slots at the end are those of
@@ -462,6 +468,9 @@ FIXED: Final = {
     "session_lists": SESSION_LIST,  # by slot of a session
     "ring": np.dtype("<u8"),
 }
+#: The records that large arrays have address space for, where it is more than RESERVED_RECORDS: more than capacities
+#: allow.
+_RESERVED: Final = {"answers": 1 << 26, "books": BOOKS * RESERVED_RECORDS}
 #: Arrays that are as long as a table.
 _BESIDE: Final = {
     "heap": "orders", "session_links": "orders", "session_lists": "sessions", "transfer_links": "transfers",
@@ -510,9 +519,11 @@ def allocate(capacities: dict[str, int], answers: int = 0) -> State:
         "core": aligned_zeros(1, CORE),
         "turn": aligned_zeros(1, TURN),
         "pools": aligned_zeros(len(TABLES), POOL),
-        "books": growing_zeros(BOOKS * (capacities["instruments"] + 1), BOOK),
+        "books": growing_zeros(BOOKS * (capacities["instruments"] + 1), BOOK, _RESERVED["books"]),
         "ring": aligned_zeros(RING_SIZE, FIXED["ring"]),
-        "answers": growing_zeros(max(answers, DEFAULT_ANSWERS * capacities["sessions"]) + 1, ANSWER),
+        "answers": growing_zeros(
+            max(answers, DEFAULT_ANSWERS * capacities["sessions"]) + 1, ANSWER, _RESERVED["answers"]
+        ),
         "runs": aligned_zeros(RUN_LENGTHS, FIXED["runs"]),
     }
     for table in TABLES:
@@ -527,6 +538,8 @@ def allocate(capacities: dict[str, int], answers: int = 0) -> State:
     core["session_silence_s"] = DEFAULT_SESSION_SILENCE_S
     core["transfer_age_s"] = DEFAULT_TRANSFER_AGE_S
     core["transfers"] = DEFAULT_TRANSFERS
+    for name, value in DEFAULT_CAPACITIES.items():
+        core[name] = value
     core["answers_top"] = 1
     core["rules_version"] = FIRST_RULES
     return State(**arrays)
@@ -538,6 +551,11 @@ def records_left(state: State, number: int) -> int:
     return len(getattr(state, table.name)) - 1 - int(state.pools["live"][number])
 
 
+def _larger(size: int, reserved: int) -> int:
+    """Return the size to which a full table grows: twice as large, but no larger than its address space allows."""
+    return min(2 * size, reserved) if size < reserved else 2 * size
+
+
 class Grown(NamedTuple):
     """A state with larger tables, and the indexes that are to be made larger: (number of the table, index, cells)."""
 
@@ -546,7 +564,7 @@ class Grown(NamedTuple):
 
 
 def grow(state: State) -> Grown:
-    """Make every full table twice as large, as a longer view of its memory where there is room.
+    """Make every full table larger, as a longer view of its memory where there is room.
 
     An index that has space for a larger generation is returned as one to be made larger; one that has not is replaced
     by an empty one.
@@ -556,7 +574,7 @@ def grow(state: State) -> Grown:
     for number, table in enumerate(TABLES):
         if records_left(state, number) < table.per_command:
             old = getattr(state, table.name)
-            capacity = 2 * (len(old) - 1)
+            capacity = _larger(len(old) - 1, RESERVED_RECORDS)
             arrays[table.name] = extended(old, capacity + 1, table.dtype)
             size = index_size(capacity)
             for name in table.indexes if size != index_size(len(old) - 1) else ():
@@ -565,10 +583,11 @@ def grow(state: State) -> Grown:
                 else:
                     arrays[name] = empty_index(capacity)
             if number == INSTRUMENTS:
-                arrays["books"] = extended(state.books, BOOKS * (capacity + 1), BOOK)
+                arrays["books"] = extended(state.books, BOOKS * (capacity + 1), BOOK, _RESERVED["books"])
             for name in (name for name, of in _BESIDE.items() if of == table.name):
                 arrays[name] = extended(getattr(state, name), capacity + 1, FIXED[name])
     top = int(state.core["answers_top"][0]) + int(state.turn["answers"][0])
     if top > len(state.answers):
-        arrays["answers"] = extended(state.answers, max(top, 2 * len(state.answers)), ANSWER)
+        length = max(top, _larger(len(state.answers), _RESERVED["answers"]))
+        arrays["answers"] = extended(state.answers, length, ANSWER, _RESERVED["answers"])
     return Grown(state._replace(**arrays), tuple(indexes))

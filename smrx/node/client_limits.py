@@ -98,7 +98,7 @@ class SessionCounts:
         self._opening: Counter[int] = Counter()
 
     def restart(self, sessions: NDArray[np.void]) -> None:
-        """Count these sessions (rows of Inspect.sessions) and no others."""
+        """Count these sessions (Inspect.session_owners) and no others."""
         found = sessions[sessions["closed"] == 0]
         self._account_of = dict(zip(found["session_id"].tolist(), found["account"].tolist(), strict=True))
         self._open = Counter(self._account_of.values())

@@ -272,7 +272,7 @@ class Node(Turn):
             log.info("node %d leads in term %d", self.me.id, self.leading_term)
             self._last_read_at = time.monotonic()
             self._session_timeouts.restart(self.state.cancel_on_disconnect_sessions(), self._last_read_at)
-            self._limits.session_counts.restart(self.state.engine.inspect.sessions())
+            self._limits.session_counts.restart(self.state.engine.inspect.session_owners())
             self._expiry_timer.restart()
 
     # Opening and closing.

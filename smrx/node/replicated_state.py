@@ -221,7 +221,7 @@ class ReplicatedState:
 
     def cancel_on_disconnect_sessions(self) -> list[int]:
         """Return the sessions with cancel-on-disconnect."""
-        sessions = self.engine.inspect.sessions()
+        sessions = self.engine.inspect.session_owners()
         asked = (sessions["flags"] & int(SessionFlags.CANCEL_ON_DISCONNECT)) != 0
         found: list[int] = sessions["session_id"][asked].tolist()
         return found

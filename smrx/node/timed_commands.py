@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire.codes import CommandKind, EventKind, SessionFlags
-from smrx.wire.records import COMMAND
+from smrx.wire.records import COMMAND, MAX_CANCELS
 
 #: The least time between two TICKs: orders expire at most this late, and TICKs cannot flood the log.
 TICK_SECONDS: Final = 0.01
 
-#: The most sessions that due() returns, and the most orders that end with them, unless those of one session are more:
-#: a millisecond of a turn on every node. The rest is due when these have ended.
+#: The most sessions that due() returns, and the most orders that end with them, unless those of one session are more,
+#: of which one DISCONNECT cancels MAX_CANCELS: a millisecond of a turn on every node. The rest is due when these have
+#: ended.
 _MAX_SESSIONS_DUE: Final = 256
 _MAX_ORDERS_DUE: Final = 1000
 
@@ -82,20 +83,24 @@ class SessionTimeouts:
             self._submitted_at = None
 
     def due(self, now: float, orders_of: Callable[[int], int] = lambda _: 0) -> list[int]:
-        """Return sessions that have timed out, each once: a few, and none before the last ones have ended.
+        """Return sessions that have timed out: a few, and none before the last ones have ended.
 
-        `orders_of` returns the number of open orders that end with a session.
+        Each is returned once, or as often as it takes to cancel all its orders. `orders_of` returns the number of open
+        orders that end with a session.
         """
         found: list[int] = []
         orders = 0
         while self._active_at and now >= self.deadline and len(found) < _MAX_SESSIONS_DUE:
             session = next(iter(self._active_at))
-            orders += orders_of(session)
+            own = orders_of(session)
+            orders += own
             if found and orders > _MAX_ORDERS_DUE:
+                break
+            found.append(session)
+            if own > MAX_CANCELS:
                 break
             del self._active_at[session]
             self._timed_out.add(session)
-            found.append(session)
         return found
 
     @property

@@ -94,6 +94,7 @@ STORES: Final[Mapping[EventKind, Store | None]] = {
     EventKind.CREDENTIAL_SET: None,
     EventKind.CREDENTIAL_REVOKED: None,
     EventKind.CREDENTIAL_NETWORKS: None,
+    EventKind.CAPACITY_SET: None,
 }
 
 _HEAD: Final = {"event_sequence": "sequence", "command_sequence": "command_sequence", "time_ns": "time_ns"}

@@ -38,6 +38,7 @@ class CommandKind(IntEnum):
     ADD_CREDENTIAL = 23
     SET_CREDENTIAL = 24
     REVOKE_CREDENTIAL = 25
+    SET_CAPACITY = 26
 
 
 class CommandTraits(IntFlag):
@@ -91,6 +92,7 @@ COMMAND_TRAITS: Final[Mapping[CommandKind, CommandTraits]] = {
     CommandKind.SET_CREDENTIAL: _VENUE | _T.MAY_HAVE_DETAILS | _T.MUST_HAVE_DETAILS,
     # Also a credential itself, and some credentials of the same account or firm.
     CommandKind.REVOKE_CREDENTIAL: _PASSES | _T.NUMBERED,
+    CommandKind.SET_CAPACITY: _VENUE,
 }
 #: Of a kind that does not exist: it is rejected, and its request counts.
 UNKNOWN_KIND_TRAITS: Final = CommandTraits.NUMBERED
@@ -103,7 +105,7 @@ class Permission(IntFlag):
     READ = 1  # orders, balances, positions, transfers and the private stream
     TRADE = 2
     WITHDRAW = 4
-    ADMINISTER = 8  # accounts, deposits, assets, instruments, rules, retention, credentials; the nodes
+    ADMINISTER = 8  # accounts, deposits, assets, instruments, rules, retention, capacity, credentials; the nodes
     RISK = 16  # suspend, resume, limits, kill, revive, instrument status; cancel the orders of others
     GATEWAY = 32  # name the person behind an order
     FOLLOW = 64  # the whole event feed, the log and state images
@@ -150,6 +152,7 @@ COMMAND_PERMISSIONS: Final[Mapping[CommandKind, Permission]] = {
     CommandKind.SET_CREDENTIAL: _P.ADMINISTER,
     # None to revoke itself.
     CommandKind.REVOKE_CREDENTIAL: _P.ADMINISTER,
+    CommandKind.SET_CAPACITY: _P.ADMINISTER,
 }
 
 
@@ -191,6 +194,7 @@ class EventKind(IntEnum):
     CREDENTIAL_SET = 33
     CREDENTIAL_REVOKED = 34
     CREDENTIAL_NETWORKS = 35
+    CAPACITY_SET = 36
 
 
 class OutcomeStatus(IntEnum):
@@ -368,6 +372,8 @@ class Reason(IntEnum):
     FOK_UNFILLABLE = 101
     # funds
     INSUFFICIENT_FUNDS = 110
+    # space
+    CAPACITY_REACHED = 120
     # why an accepted order ended
     REQUESTED = 200
     MASS_CANCEL = 201

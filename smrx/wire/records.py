@@ -136,6 +136,27 @@ RETENTION_COMMAND: Final = _layout(
     },
 )
 
+#: SET_CAPACITY: how many records of each kind the exchange has at most, 1 to MAX_CAPACITY. It needs version 2 of the
+#: rules. A command that would add one more is rejected with CAPACITY_REACHED.
+CAPACITY_COMMAND: Final = _layout(
+    COMMAND_SIZE,
+    _SENDER
+    | {
+        "accounts": ("<u4", 24),  # the venue's included
+        "orders": ("<u4", 28),  # open orders, pending stops included
+        "balances": ("<u4", 32),  # pairs of account and asset that had money or an order
+        "sessions": ("<u4", 36),  # open and closed ones
+        "answers": ("<u4", 40),  # that these keep, in all: 1 to MAX_KEPT_ANSWERS
+        "instruments": ("<u4", 44),
+        "assets": ("<u4", 48),
+        "credentials": ("<u4", 52),  # those that are revoked or expired included
+    },
+)
+#: Until SET_CAPACITY these are the capacities.
+MAX_CAPACITY: Final = 16_000_000
+MAX_KEPT_ANSWERS: Final = 64_000_000
+CAPACITIES: Final = ("accounts", "orders", "balances", "sessions", "answers", "instruments", "assets", "credentials")
+
 #: OPEN_ACCOUNT; firm 0 is none. It needs version 2 of the rules.
 ACCOUNT_COMMAND: Final = _layout(COMMAND_SIZE, _SENDER | {"account": ("<u4", 24), "firm": ("<u4", 28)})
 
@@ -363,6 +384,8 @@ RULES_EVENT: Final = _renamed(
 
 RETENTION_EVENT: Final = _renamed({}, session_silence_s=("<u4", 64), transfer_age_s=("<u4", 68), transfers=("<u8", 72))
 
+CAPACITY_EVENT: Final = _renamed({}, **{name: ("<u4", 64 + 4 * at) for at, name in enumerate(CAPACITIES)})
+
 #: ACCOUNT_OPENED.
 ACCOUNT_EVENT: Final = _renamed({"instrument": "firm"})
 
@@ -404,11 +427,15 @@ OUTCOME: Final = _layout(
         "order_id": ("<u8", 32),
         "first_event": ("<u8", 40),  # 0 if there are none
         # Of the order after the command, before any triggered stop. MASS_CANCEL, SET_STATUS, CLOSE_SESSION, DISCONNECT:
-        # cum_lots = orders cancelled; DEPOSIT, WITHDRAW: cum_lots = available after.
+        # cum_lots = orders cancelled; leaves_lots = orders left to cancel or look at, because one command cancels
+        # MAX_CANCELS at most: send it again. DEPOSIT, WITHDRAW: cum_lots = available after.
         "cum_lots": ("<i8", 48),
         "leaves_lots": ("<i8", 56),
     },
 )
+
+#: The most orders that one MASS_CANCEL, SET_STATUS, CLOSE_SESSION or DISCONNECT cancels, with version 2 of the rules.
+MAX_CANCELS: Final = 4096
 
 for _whole in (COMMAND, DETAILS, EVENT, OUTCOME):
     assert sum(_whole[_name].itemsize for _name in _whole.names or ()) == _whole.itemsize
@@ -427,6 +454,7 @@ COMMAND_LAYOUTS: Final[Mapping[CommandKind, "np.dtype[Any]"]] = dict.fromkeys(Co
     CommandKind.ADD_CREDENTIAL: CREDENTIAL_COMMAND,
     CommandKind.SET_CREDENTIAL: CREDENTIAL_COMMAND,
     CommandKind.REVOKE_CREDENTIAL: CREDENTIAL_COMMAND,
+    CommandKind.SET_CAPACITY: CAPACITY_COMMAND,
 }
 
 #: The layout of a command's details, for the kinds that may have them; see COMMAND_TRAITS for those that must.
@@ -473,6 +501,7 @@ COMMAND_FIELDS: Final[Mapping[CommandKind, tuple[str, ...]]] = {
     CommandKind.ADD_CREDENTIAL: ("details", "number"),
     CommandKind.SET_CREDENTIAL: ("details", "number"),
     CommandKind.REVOKE_CREDENTIAL: ("number",),
+    CommandKind.SET_CAPACITY: CAPACITIES,
 }  # fmt: skip
 
 #: The fields of the details of each kind.
@@ -509,6 +538,7 @@ EVENT_LAYOUTS: Final[Mapping[EventKind, "np.dtype[Any]"]] = dict.fromkeys(EventK
     EventKind.CREDENTIAL_SET: CREDENTIAL_EVENT,
     EventKind.CREDENTIAL_REVOKED: CREDENTIAL_EVENT,
     EventKind.CREDENTIAL_NETWORKS: CREDENTIAL_NETWORKS_EVENT,
+    EventKind.CAPACITY_SET: CAPACITY_EVENT,
 }
 
 _ORDER: Final = ("side", "order_type", "tif", "stp", "flags", "order_id", "instrument", "account", "client_order_id")
@@ -570,6 +600,7 @@ _EVENT_FIELDS: Final[Mapping[EventKind, tuple[str, ...]]] = {
     EventKind.CREDENTIAL_SET: _CREDENTIAL_FIELDS,
     EventKind.CREDENTIAL_REVOKED: _CREDENTIAL_FIELDS,
     EventKind.CREDENTIAL_NETWORKS: ("number", "account", "prefixes", "networks"),
+    EventKind.CAPACITY_SET: CAPACITIES,
 }  # fmt: skip
 
 #: The fields of each kind of event beside sequence, command_sequence, time_ns, kind, session_id and request_id.

@@ -30,6 +30,7 @@ CHANGES = {
     *(
         "instrument rules",
         "market apply",
+        "market capacity",
         "market kill",
         "market retention",
         "market revive",

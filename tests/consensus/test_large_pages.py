@@ -59,6 +59,12 @@ def forked() -> Iterator[None]:
     os.waitpid(pid, 0)
 
 
+def finish(pages: LargePages, now: float) -> None:
+    """Wait for the request under way, and notice its end."""
+    if pages._is_collapsing:
+        pages._collapsed(pages._costs.get(timeout=DEADLINE_SECONDS), now)
+
+
 def put_together(pages: LargePages) -> None:
     """Let it go through all memory, with as much time as it asks for."""
     now = time.monotonic()
@@ -66,8 +72,9 @@ def put_together(pages: LargePages) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while pages.is_busy:
         assert time.monotonic() < deadline, "the walk never ended"
-        now += 1.0
+        now += large_pages._PACE_SECONDS
         pages.step(now)
+        finish(pages, now)
 
 
 def is_supported() -> bool:
@@ -158,7 +165,9 @@ def test_walk_proceeds_in_paced_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     pages.step(131.001)
     assert len(pages._addresses) == left, "it did not wait"
     monkeypatch.setattr(large_pages, "_STEP_SECONDS", 0.0001)
+    finish(pages, 131.5)
     pages.step(132.0)
+    finish(pages, 132.0)
     assert len(pages._addresses) < left
 
 
@@ -209,6 +218,7 @@ def test_repeated_expensive_requests_lengthen_the_pause(monkeypatch: pytest.Monk
         nonlocal now
         pages.begin(now)
         pages.step(now)
+        finish(pages, now)
         seconds = 0.0
         while not pages.is_busy:
             seconds += 1.0
@@ -220,6 +230,7 @@ def test_repeated_expensive_requests_lengthen_the_pause(monkeypatch: pytest.Monk
     assert rests == [10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0, 600.0]
     labour_seconds = 0.0
     pages.step(now)
+    finish(pages, now)
     labour_seconds = 0.01
     now += 1.0
     assert rest() == 10.0

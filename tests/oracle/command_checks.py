@@ -5,7 +5,16 @@ Changes nothing. oracle.py calls `rejection_reason` for every command that gets 
 
 from dataclasses import replace
 
-from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus, OrderFlags, Permission, Reason, Scope
+from smrx.wire.codes import (
+    AccountStatus,
+    CommandKind,
+    InstrumentStatus,
+    OrderFlags,
+    Permission,
+    Reason,
+    Scope,
+    TimeInForce,
+)
 from tests.oracle import credentials, order_checks
 from tests.oracle.form_checks import check_form
 from tests.oracle.messages import Command
@@ -36,6 +45,7 @@ SET_VERSION = CommandKind.SET_VERSION
 ADD_CREDENTIAL = CommandKind.ADD_CREDENTIAL
 SET_CREDENTIAL = CommandKind.SET_CREDENTIAL
 REVOKE_CREDENTIAL = CommandKind.REVOKE_CREDENTIAL
+SET_CAPACITY = CommandKind.SET_CAPACITY
 
 TRANSFERS = (DEPOSIT, WITHDRAW)
 #: May be sent by a session of the account or by the venue.
@@ -44,7 +54,7 @@ OWN_ACCOUNT = (PLACE, CANCEL, REPLACE, MASS_CANCEL, WITHDRAW)
 VENUE_ONLY = (
     *(DEPOSIT, OPEN_ACCOUNT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, ADD_ASSET, ADD_INSTRUMENT),
     *(SET_STATUS, SET_LIMITS, SET_RULES, SET_RETENTION, KILL, REVIVE),
-    *(ADD_CREDENTIAL, SET_CREDENTIAL, REVOKE_CREDENTIAL),
+    *(ADD_CREDENTIAL, SET_CREDENTIAL, REVOKE_CREDENTIAL, SET_CAPACITY),
 )
 #: Name an account that must exist.
 OF_AN_ACCOUNT = (*OWN_ACCOUNT, DEPOSIT, SUSPEND_ACCOUNT, RESUME_ACCOUNT, OPEN_SESSION, SET_LIMITS)
@@ -65,6 +75,7 @@ def rejection_reason(state: State, command: Command) -> Reason:
         combination,
         feasibility,
         funds,
+        space,
     ):
         reason = reason or check(state, command)
     return reason
@@ -279,7 +290,10 @@ def order_terms(state: State, command: Command) -> Reason:
         _, *amounts = command.limits
         reason = Reason.NONE if all(0 <= amount < AMOUNT_LIMIT for amount in amounts) else Reason.INVALID_LIMIT
     elif command.kind == SET_RETENTION:
-        reason = Reason.NONE if all(command.retention) else Reason.INVALID_LIMIT
+        too_many = state.has_bounds and command.retention.transfers > 16_000_000
+        reason = Reason.NONE if all(command.retention) and not too_many else Reason.INVALID_LIMIT
+    elif command.kind == SET_CAPACITY:
+        reason = Reason.NONE if command.capacity.is_valid else Reason.INVALID_LIMIT
     elif command.kind == DEPOSIT:
         asset = state.assets[command.asset]
         reason = Reason.SUPPLY_EXCEEDED if asset.supply + command.amount > asset.max_supply else Reason.NONE
@@ -333,3 +347,29 @@ def funds(state: State, command: Command) -> Reason:
         asset, need = state.hold(new, new.leaves)
         released = state.hold(old, old.leaves)[1]
     return Reason.INSUFFICIENT_FUNDS if need > state.available(command.account, asset) + released else Reason.NONE
+
+
+def space(state: State, command: Command) -> Reason:
+    """Check that the records that the command adds have space."""
+    if not state.has_bounds:
+        return Reason.NONE
+    most = state.capacity
+    accounts, instruments, assets = len(state.accounts), len(state.instruments), len(state.assets)
+    full = {
+        OPEN_ACCOUNT: accounts >= most.accounts,
+        ADD_INSTRUMENT: instruments >= most.instruments,
+        ADD_ASSET: assets >= most.assets,
+        ADD_CREDENTIAL: len(state.credentials) >= most.credentials,
+    }.get(CommandKind(command.kind), False)
+    if command.kind == DEPOSIT:
+        full = len(state.pairs | {(command.account, command.asset)}) > max(most.balances, len(state.pairs))
+    if command.kind == OPEN_SESSION and command.session_id not in state.sessions:
+        kept = sum(session.window for session in state.sessions.values())
+        full = len(state.sessions) >= most.sessions or kept + state.window_of(command) > most.answers
+    if command.kind == PLACE and not state.is_unfillable(state.order_from(command)):
+        order = state.order_from(command)
+        rests = order.is_stop or order.tif in (TimeInForce.GTC, TimeInForce.GTD)
+        full = rests and len(state.orders) >= most.orders
+        pairs = state.pairs | state.pairs_of(order)
+        full = full or len(pairs) > max(most.balances, len(state.pairs))
+    return Reason.CAPACITY_REACHED if full else Reason.NONE

@@ -123,7 +123,7 @@ OF_THE_VENUE: dict[int, int] = {
     **dict.fromkeys((CommandKind.SET_STATUS, CommandKind.KILL, CommandKind.REVIVE), P.RISK),
     **dict.fromkeys((CommandKind.OPEN_ACCOUNT, CommandKind.DEPOSIT, CommandKind.SET_RETENTION), P.ADMINISTER),
     **dict.fromkeys((CommandKind.ADD_ASSET, CommandKind.ADD_INSTRUMENT, CommandKind.SET_RULES), P.ADMINISTER),
-    **dict.fromkeys((CommandKind.ADD_CREDENTIAL, CommandKind.SET_CREDENTIAL), P.ADMINISTER),
+    **dict.fromkeys((CommandKind.ADD_CREDENTIAL, CommandKind.SET_CREDENTIAL, CommandKind.SET_CAPACITY), P.ADMINISTER),
 }
 
 

@@ -51,6 +51,8 @@ NAMED_FIELDS: dict[CommandKind, set[str]] = {
     CommandKind.ADD_CREDENTIAL: {"instrument"},
     CommandKind.SET_CREDENTIAL: {"instrument"},
     CommandKind.REVOKE_CREDENTIAL: {"instrument"},
+    # Bytes 24 to 55.
+    CommandKind.SET_CAPACITY: {"account", "instrument", "client_order_id", "order_id", "price_ticks"},
 }
 #: The bytes of the details that a kind uses; all others must be 0.
 DETAILS_BYTES = {
@@ -70,13 +72,14 @@ NEEDS_DETAILS = (
 #: With version 2 of the rules: the person behind an order, in its details, and the kinds that are new.
 PERSON_BYTES = range(112, 116)
 OF_CREDENTIALS = (CommandKind.ADD_CREDENTIAL, CommandKind.SET_CREDENTIAL, CommandKind.REVOKE_CREDENTIAL)
+SINCE_2 = (*OF_CREDENTIALS, CommandKind.SET_CAPACITY)
 #: Kinds without a request id.
 WITHOUT_REQUEST = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK, CommandKind.SET_VERSION)
 
 
 def check_form(command: Command, rules: int) -> Reason:
     """Return the reason under a version of the rules."""
-    if command.kind not in NAMED_FIELDS or (command.kind in OF_CREDENTIALS and rules < 2):
+    if command.kind not in NAMED_FIELDS or (command.kind in SINCE_2 and rules < 2):
         return Reason.UNKNOWN_KIND
     kind = CommandKind(command.kind)
     if not has_valid_details(command, kind):

@@ -9,7 +9,7 @@ import xxhash
 
 from smrx.wire.codes import EventKind, Reason
 from smrx.wire.records import EVENT_FIELDS, EVENT_LAYOUTS
-from tests.oracle.records import MASK64, Limits, Retention, Rules, Terms, signed
+from tests.oracle.records import MASK64, Capacity, Limits, Retention, Rules, Terms, signed
 
 #: The fields that every event has.
 EVERY_EVENT = ("sequence", "command_sequence", "time_ns", "kind", "session_id", "request_id")
@@ -153,6 +153,12 @@ class Command:
     @property
     def retention(self) -> Retention:
         return Retention(self.account, self.instrument, self.order_id)
+
+    # SET_CAPACITY.
+
+    @property
+    def capacity(self) -> Capacity:
+        return Capacity(*struct.unpack("<8I", self.data[24:56]))
 
     @property
     def status(self) -> int:

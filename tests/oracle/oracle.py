@@ -206,6 +206,7 @@ class Oracle(Orders, Venue):
             CommandKind.DISCONNECT: self.disconnect,
             CommandKind.SET_VERSION: self.set_version,
             CommandKind.SET_RETENTION: self.set_retention,
+            CommandKind.SET_CAPACITY: self.set_capacity,
             CommandKind.ADD_CREDENTIAL: self.add_credential,
             CommandKind.SET_CREDENTIAL: self.set_credential,
             CommandKind.REVOKE_CREDENTIAL: self.revoke_credential,

@@ -16,6 +16,7 @@ class Orders(Matching):
         if self.state.is_unfillable(order):
             self.emit_unfillable(order)
             return self.answer(order, OrderResult(EventKind.EXPIRED, Reason.FOK_UNFILLABLE, 0, 0))
+        self.state.pairs |= self.state.pairs_of(order)
         order.priority = self.emit_new(order)
         if order.is_stop:
             self.take_hold(order)
@@ -62,13 +63,15 @@ class Orders(Matching):
 
     def mass_cancel(self) -> Outcome:
         command = self.command
-        chosen = [
+        own = [order for _, order in sorted(self.state.orders.items()) if order.account == command.account]
+        wanted = [
             order
-            for _, order in sorted(self.state.orders.items())
-            if order.account == command.account
-            and command.instrument in (0, order.instrument)
-            and command.side in (Side.ANY, order.side)
+            for order in own
+            if command.instrument in (0, order.instrument) and command.side in (Side.ANY, order.side)
         ]
+        chosen = self.state.most_cancels(wanted)
+        full = self.state.has_bounds and len(chosen) == 4096
+        left = [order for order in own if full and order.order_id > chosen[-1].order_id]
         for order in chosen:
             self.cancel_order(order, Reason.MASS_CANCEL)
         self.emit(
@@ -78,7 +81,7 @@ class Orders(Matching):
             side=command.side,
             cancelled=len(chosen),
         )
-        return self.outcome(EventKind.MASS_CANCELLED, cum=len(chosen))
+        return self.outcome(EventKind.MASS_CANCELLED, cum=len(chosen), leaves=len(left))
 
     # Time.
 

@@ -354,6 +354,28 @@ class Retention(NamedTuple):
         return (15, self.session_silence_s | self.transfer_age_s << 32, self.transfers)
 
 
+class Capacity(NamedTuple):
+    """The most records of each kind."""
+
+    accounts: int = 16_000_000
+    orders: int = 16_000_000
+    balances: int = 16_000_000
+    sessions: int = 16_000_000
+    answers: int = 64_000_000
+    instruments: int = 16_000_000
+    assets: int = 16_000_000
+    credentials: int = 16_000_000
+
+    @property
+    def is_valid(self) -> bool:
+        return all(1 <= value <= most for value, most in zip(self, Capacity(), strict=True))
+
+    def hash(self) -> int:
+        numbers = list(self)
+        pairs = (low | high << 32 for low, high in zip(numbers[::2], numbers[1::2], strict=True))
+        return hash_words((24, *pairs)) if self != Capacity() else 0
+
+
 def fee(notional: int, rate: int) -> int:
     """Return millionths of a notional, rounded up: against the payer of a fee and the receiver of a rebate (< 0)."""
     return -(-notional * rate // 1_000_000)

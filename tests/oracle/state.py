@@ -15,6 +15,7 @@ from tests.oracle.records import (
     Account,
     Asset,
     Balance,
+    Capacity,
     Instrument,
     Order,
     Retention,
@@ -49,6 +50,9 @@ class State:
     #: In the order in which they were made.
     transfers: dict[int, Transfer] = field(default_factory=dict)
     retention: Retention = field(default_factory=Retention)
+    capacity: Capacity = field(default_factory=Capacity)
+    #: (account, asset) that had money, or an order that gives or takes the asset, or fees.
+    pairs: set[tuple[int, int]] = field(default_factory=set)
     #: Counts when a session's silence begins.
     activity: int = 0
     #: Open orders by id: those in a book, and pending stop orders.
@@ -67,6 +71,7 @@ class State:
     def content_hash(self) -> int:
         """Return the content hash, from scratch."""
         chains = sum(session.chain for session in self.sessions.values()) + hash_words(self.retention.words())
+        chains += self.capacity.hash()
         head = 8 | self.killed << 8 | (self.rules_version - 1) << 16
         counters = (head, self.sequence, self.event_sequence, self.match_sequence, self.time_ns)
         return (sum(hash_record(words) for words in self.records()) + chains + hash_words(counters)) & MASK64
@@ -75,6 +80,24 @@ class State:
     def knows_credentials(self) -> bool:
         """Whether the version of the rules has credentials, and compares the contents of requests."""
         return self.rules_version >= 2
+
+    @property
+    def has_bounds(self) -> bool:
+        """Whether the version of the rules has capacities, and bounds of what one command cancels."""
+        return self.rules_version >= 2
+
+    def most_cancels(self, orders: list[Order]) -> list[Order]:
+        """Return those of some orders that one command may cancel: the first."""
+        return orders[:4096] if self.has_bounds else orders
+
+    def pairs_of(self, order: Order) -> set[tuple[int, int]]:
+        """Return the balances that an order gives from and is paid into."""
+        listed = self.instruments[order.instrument]
+        return {(order.account, listed.base_asset), (order.account, listed.quote_asset)}
+
+    def window_of(self, command: Command) -> int:
+        """Return how many answers the session that an OPEN_SESSION opens keeps."""
+        return 1 << min((command.answers or 256) - 1, 65_535).bit_length()
 
     def credential_of_session(self, command: Command) -> int:
         """Return the number of the credential that the command's session belongs to, or is about to; 0 for none."""

@@ -18,6 +18,7 @@ class Venue(Matching):
 
     def transfer(self, kind: EventKind, amount: int) -> Outcome:
         command = self.command
+        self.state.pairs.add((command.account, command.asset))
         self.credit(command.account, command.asset, amount)
         available = self.state.available(command.account, command.asset)
         self.state.assets[command.asset].supply += amount
@@ -131,32 +132,36 @@ class Venue(Matching):
 
     def new_session(self) -> Session:
         command = self.command
-        run = min((command.answers or 256) - 1, 65_535).bit_length()
+        run = self.state.window_of(command).bit_length() - 1
         session = Session(command.session_id, command.account, self.state.credential_of_session(command), run=run)
         self.state.sessions[command.session_id] = session
         return session
 
     def close_session(self) -> Outcome:
-        count = self.cancel_orders_of_session()
         session = self.state.sessions[self.command.session_id]
+        if len(self.orders_of_session()) > len(self.state.most_cancels(self.orders_of_session())):
+            return self.disconnect()
+        count = self.cancel_orders_of_session()
         session.closed = True
         return self.report(EventKind.SESSION_CLOSED, count, account=session.account, cancelled=count)
 
     def disconnect(self) -> Outcome:
         count = self.cancel_orders_of_session()
         session = self.state.sessions[self.command.session_id]
-        return self.report(EventKind.SESSION_DISCONNECTED, count, account=session.account, cancelled=count)
+        outcome = self.report(EventKind.SESSION_DISCONNECTED, count, account=session.account, cancelled=count)
+        return outcome._replace(leaves_lots=len(self.orders_of_session()))
 
     def cancel_orders_of_session(self) -> int:
-        """Cancel the orders that end with the session, oldest first; return how many."""
-        return self.cancel_all(
-            [
-                order
-                for _, order in sorted(self.state.orders.items())
-                if order.session_id == self.command.session_id and order.session_id != 0
-            ],
-            Reason.DISCONNECTED,
-        )
+        """Cancel the orders that end with the session, oldest first, as many as one command may; return how many."""
+        return self.cancel_all(self.state.most_cancels(self.orders_of_session()), Reason.DISCONNECTED)
+
+    def orders_of_session(self) -> list[Order]:
+        """Return the orders that end with the session, oldest first."""
+        return [
+            order
+            for _, order in sorted(self.state.orders.items())
+            if order.session_id == self.command.session_id and order.session_id != 0
+        ]
 
     def cancel_all(self, orders: list[Order], reason: Reason) -> int:
         for order in orders:
@@ -197,7 +202,10 @@ class Venue(Matching):
 
     def set_rules(self) -> Outcome:
         command, rules = self.command, self.command.rules
-        self.state.instruments[command.instrument].rules = rules
+        listed = self.state.instruments[command.instrument]
+        listed.rules = rules
+        if rules.taker_fee:
+            self.state.pairs.add((0, listed.quote_asset))
         return self.report(
             EventKind.RULES_SET,
             instrument=command.instrument,
@@ -216,11 +224,15 @@ class Venue(Matching):
     def set_status(self) -> Outcome:
         command = self.command
         status = InstrumentStatus(command.status)
-        count = 0
+        count = left = 0
         if status is InstrumentStatus.CLOSED:
-            count = self.cancel_all(self.closing_order(command.instrument), Reason.INSTRUMENT_CLOSED)
+            orders = self.closing_order(command.instrument)
+            count = self.cancel_all(self.state.most_cancels(orders), Reason.INSTRUMENT_CLOSED)
+            left = len(orders) - count
+        status = InstrumentStatus.CANCEL_ONLY if left else status
         self.state.instruments[command.instrument].status = status
-        return self.report(EventKind.STATUS_SET, count, instrument=command.instrument, status=status, cancelled=count)
+        fields = {"instrument": command.instrument, "status": status, "cancelled": count}
+        return self.report(EventKind.STATUS_SET, count, **fields)._replace(leaves_lots=left)
 
     def closing_order(self, instrument: int) -> list[Order]:
         """Return bids and asks in priority, buy stops from the lowest price up, sell stops from the highest down."""
@@ -273,6 +285,10 @@ class Venue(Matching):
     def set_retention(self) -> Outcome:
         self.state.retention = self.command.retention
         return self.report(EventKind.RETENTION_SET, **self.command.retention._asdict())
+
+    def set_capacity(self) -> Outcome:
+        self.state.capacity = self.command.capacity
+        return self.report(EventKind.CAPACITY_SET, **self.command.capacity._asdict())
 
     # The whole venue.
 

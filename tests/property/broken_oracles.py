@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import xxhash
 
-from smrx.wire.codes import EventKind, OrderType, Reason, Side, TimeInForce
+from smrx.wire.codes import CommandKind, EventKind, OrderType, Reason, Side, TimeInForce
 from tests.oracle import Oracle
 from tests.oracle.book import Book
 from tests.oracle.messages import Command, Event, Outcome
@@ -452,6 +452,32 @@ class OmitsExpiriesFromEventCount(Oracle):
         return result._replace(event_count=result.event_count - ended)
 
 
+class NeverFull(Oracle):
+    """Refuses nothing for want of space."""
+
+    def rejection_reason(self, command: Command) -> Reason:
+        reason = super().rejection_reason(command)
+        return Reason.NONE if reason is Reason.CAPACITY_REACHED else reason
+
+
+class RefusesTakersWhenFull(Oracle):
+    """Refuses orders that would not rest, too, when there are as many open orders as the venue allows."""
+
+    def rejection_reason(self, command: Command) -> Reason:
+        reason, state = super().rejection_reason(command), self.state
+        full = state.has_bounds and command.kind == CommandKind.PLACE and len(state.orders) >= state.capacity.orders
+        return Reason.CAPACITY_REACHED if full and not reason else reason
+
+
+class HashesNoCapacity(Oracle):
+    """Leaves the capacities out of the content hash."""
+
+    def set_capacity(self) -> Outcome:
+        outcome, wanted = super().set_capacity(), self.state.capacity
+        self.state.capacity = type("Unhashed", (type(wanted),), {"hash": lambda self: 0})(*wanted)
+        return outcome
+
+
 BROKEN: tuple[type[Oracle], ...] = (
     NewestFirst,
     WorstPriceFirst,
@@ -501,4 +527,7 @@ BROKEN: tuple[type[Oracle], ...] = (
     HasNoCollars,
     MovesCollars,
     OmitsExpiriesFromEventCount,
+    NeverFull,
+    RefusesTakersWhenFull,
+    HashesNoCapacity,
 )

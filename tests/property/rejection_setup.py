@@ -60,7 +60,7 @@ def session_of(credential: int) -> int:
 #: Kinds without a request id.
 UNNUMBERED = (CommandKind.OPEN_SESSION, CommandKind.DISCONNECT, CommandKind.TICK, CommandKind.SET_VERSION)
 
-#: A change of the setup; `limits` and `rules` hold fields of their records.
+#: A change of the setup; `limits`, `rules` and `capacity` hold fields of their records.
 Change = bool | dict[str, int]
 Setup = dict[str, Change]
 
@@ -151,6 +151,9 @@ class PreparedVenue:
             self.send_as_venue(make.set_status, MARKET, InstrumentStatus.HALTED)
         if setup.get("suspended"):
             self.send(make.command(CommandKind.SUSPEND_ACCOUNT, self.sender(VENUE_SESSION), account=ALICE))
+        capacity = setup.get("capacity")
+        if isinstance(capacity, dict):
+            self.send_as_venue(make.set_capacity, **capacity)
         if setup.get("killed"):
             self.send(make.command(CommandKind.KILL, self.sender(VENUE_SESSION)))
 

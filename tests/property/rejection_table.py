@@ -17,7 +17,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import COMMAND_SIZE, DETAILS_LAYOUTS, pack_symbol
+from smrx.wire.records import CAPACITIES, COMMAND_SIZE, DETAILS_LAYOUTS, MAX_CAPACITY, MAX_KEPT_ANSWERS, pack_symbol
 from tests.property.rejection_setup import (
     ADMIN,
     ALICE,
@@ -212,6 +212,12 @@ LIMITS = [
     fault(R.OPEN_NOTIONAL_LIMIT, (R.FOK_UNFILLABLE,), {"limits": {"max_open_notional": 1_600}}),
 ]
 
+
+def full(**capacity: int) -> Fault:
+    """Return the fault of a command that has no space; the capacity is lower than the number of records."""
+    return since_2(R.CAPACITY_REACHED, setup={"capacity": capacity})
+
+
 #: Malformed client order ids; the good commands have a short one, or none.
 BAD_IDS = [
     fault(R.INVALID_CLIENT_ORDER_ID, client_order_id=0x1F),
@@ -302,6 +308,7 @@ PLACE = CommandCase(
         fault(R.STOP_WOULD_TRIGGER, order_type=OrderType.STOP_LIMIT, stop_price_ticks=100),
         fault(R.FOK_UNFILLABLE, tif=TimeInForce.FOK),
         LOW_FUNDS,
+        full(orders=1),
     ],
 )  # fmt: skip
 
@@ -394,6 +401,8 @@ DEPOSIT = CommandCase(
         fault(R.TRANSFER_ALREADY_DONE, transfer_id=DEPOSITED, not_with=(R.SUPPLY_EXCEEDED,)),
         fault(R.TRANSFER_ID_REUSED, transfer_id=OTHER_DEPOSIT),
         fault(R.SUPPLY_EXCEEDED, amount=CAP),
+        # Of an account without the balance.
+        replace(full(balances=1), fields={"account": 0}, not_with=frozenset({R.TRANSFER_ALREADY_DONE})),
     ],
     VENUE_SESSION,
 )
@@ -429,6 +438,7 @@ OPEN_ACCOUNT = CommandCase(
         GAP,
         *not_venue(RISK),
         fault(R.ACCOUNT_EXISTS, account=ALICE),
+        full(accounts=3),
     ],
     VENUE_SESSION,
 )
@@ -465,6 +475,8 @@ OPEN_SESSION = CommandCase(
         since_2(R.NOT_AUTHORISED, session_id=GATEWAY << 32 | 9, account=BOB),
         since_2(R.NOT_AUTHORISED, session_id=GATEWAY << 32 | 9, account=UNKNOWN_ACCOUNT_ID),
         fault(R.UNKNOWN_ACCOUNT, account=UNKNOWN_ACCOUNT_ID),
+        full(sessions=1),
+        full(answers=1),
     ],
     500,
 )
@@ -514,6 +526,7 @@ ADD_ASSET = CommandCase(
         fault(R.INVALID_QUANTITY, decimals=19),
         fault(R.INVALID_AMOUNT, supply_cap=-1),
         fault(R.INVALID_AMOUNT, supply_cap=1 << 62),
+        full(assets=2),
     ],
     VENUE_SESSION,
 )
@@ -546,6 +559,7 @@ ADD_INSTRUMENT = CommandCase(
         fault(R.INVALID_INSTRUMENT, scale_units=0),
         fault(R.INVALID_INSTRUMENT, max_price_ticks=0),
         fault(R.INVALID_INSTRUMENT, max_quantity_lots=1 << 62),
+        full(instruments=2),
     ],
     VENUE_SESSION,
 )  # fmt: skip
@@ -616,8 +630,25 @@ SET_RETENTION = CommandCase(
         fault(R.INVALID_LIMIT, session_silence_s=0),
         fault(R.INVALID_LIMIT, transfer_age_s=0),
         fault(R.INVALID_LIMIT, transfers=0),
+        since_2(R.INVALID_LIMIT, transfers=MAX_CAPACITY + 1),
     ],
     VENUE_SESSION,
+)
+SET_CAPACITY = CommandCase(
+    CommandKind.SET_CAPACITY,
+    dict.fromkeys(CAPACITIES, 1) | {"answers": MAX_KEPT_ANSWERS, "orders": MAX_CAPACITY},
+    [
+        *malformed(CommandKind.SET_CAPACITY),
+        NO_SESSION,
+        CLOSED,
+        GAP,
+        *not_venue(RISK),
+        *(fault(R.INVALID_LIMIT, **{name: 0}) for name in CAPACITIES),
+        *(fault(R.INVALID_LIMIT, **{name: MAX_KEPT_ANSWERS + 1}) for name in CAPACITIES),
+        fault(R.INVALID_LIMIT, orders=MAX_CAPACITY + 1),
+    ],
+    VENUE_SESSION,
+    (2,),
 )
 
 
@@ -659,6 +690,7 @@ ADD_CREDENTIAL = CommandCase(
         fault(R.KEY_IN_USE, key=KEY_IN_USE),
         fault(R.KEY_IN_USE, key=credential_key(REVOKED)),
         *PAST,
+        full(credentials=1),
     ],
     VENUE_SESSION,
     (2,),
@@ -723,7 +755,7 @@ TABLE: list[CommandCase] = [
     *(account_case(CommandKind.SUSPEND_ACCOUNT), account_case(CommandKind.RESUME_ACCOUNT)),
     *(OPEN_SESSION, CLOSE_SESSION, DISCONNECT, TICK, version_case(1), version_case(2), ADD_ASSET, ADD_INSTRUMENT),
     *(SET_STATUS, SET_LIMITS, SET_RULES, SET_RETENTION, switch_case(CommandKind.KILL), switch_case(CommandKind.REVIVE)),
-    *(ADD_CREDENTIAL, SET_CREDENTIAL, REVOKE_CREDENTIAL),
+    *(ADD_CREDENTIAL, SET_CREDENTIAL, REVOKE_CREDENTIAL, SET_CAPACITY),
 ]
 
 

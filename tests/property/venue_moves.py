@@ -1,6 +1,7 @@
 """Steps of the random flow that are not about orders: transfers, sessions, listings and venue commands."""
 
 from smrx.wire.codes import AccountStatus, CommandKind, InstrumentStatus
+from smrx.wire.records import CAPACITIES, MAX_CAPACITY
 from tests.commands import (
     Commands,
     Sender,
@@ -11,6 +12,7 @@ from tests.commands import (
     disconnect,
     open_account,
     open_session,
+    set_capacity,
     set_limits,
     set_rules,
     set_status,
@@ -78,6 +80,17 @@ def retention(choices: Choices, oracle: Oracle) -> Commands:
     )  # fmt: skip
 
 
+#: What SET_CAPACITY sets: numbers that the flow reaches, and an invalid one.
+CAPACITY = (MAX_CAPACITY, 3, MAX_CAPACITY, 8, 0)
+
+
+def capacity(choices: Choices, oracle: Oracle) -> Commands:
+    """Return a change of capacity: of one or two numbers, or back to the largest ones; seldom an invalid one."""
+    names = [choices.of(CAPACITIES), choices.of(CAPACITIES)]
+    numbers = {name: CAPACITY[4 if pick >= 250 else pick % 4] for name in names for pick in [choices.byte()]}
+    return set_capacity(sender(choices, oracle, 0), **numbers)
+
+
 #: Of a symbol: with the second version of the rules one cannot begin with the last two, nor have no letter.
 FIRST_CHARACTERS = ("A", "B", "4", "I", "-", ".")
 
@@ -100,8 +113,10 @@ def listing(choices: Choices, oracle: Oracle) -> Commands:
 
 
 def venue_change(choices: Choices, oracle: Oracle) -> Commands:
-    """Return a change of rules, limits, status, suspension, kill switch, retention or version, or a TICK."""
-    pick = choices.below(26)
+    """Return a change of rules, limits, status, suspension, kill switch, what is kept, or version, or a TICK."""
+    pick = choices.below(28)
+    if pick >= 26:
+        return capacity(choices, oracle)
     if pick >= 24:
         return retention(choices, oracle)
     who = sender(choices, oracle, 0)

@@ -10,6 +10,7 @@ names them; `venue` is account 0. Commands:
     rules BTC/USD [taker 1000] [maker -500] [band 500] [min-price 1] [min-quantity 1] [min-notional 1] [max-notional 9]
                   [collar 500] [collar-from best|last] [market-bounds min|max|both]
     retention silence 60 age 3600 transfers 100          how long, in seconds, and how many
+    capacity [orders 10] [accounts 4] ...                the most records of each kind; of others the largest number
     status BTC/USD trading|halted|cancel-only|closed
     account alice [firm acme]        suspend alice        resume alice
     limits alice [orders 5] [quantity 10] [notional 1000] [open-notional 5000]
@@ -61,6 +62,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
+from smrx.wire.records import CAPACITIES
 from tests import commands as make
 from tests.raw_credentials import add_credential, network, revoke_credential, set_credential
 from tests.transcripts import text
@@ -248,6 +250,9 @@ class Script:
             transfer_age_s=_named(words, "age", 0),
             transfers=_named(words, "transfers", 0),
         )
+
+    def do_capacity(self, words: Words) -> list[str]:
+        return self.send(make.set_capacity(self.sender("venue"), **_fields(words, {name: name for name in CAPACITIES})))
 
     def do_status(self, words: Words) -> list[str]:
         status = text.STATUS_WORDS[words[1]]

@@ -31,6 +31,7 @@ _WORDS = {
     CommandKind.SET_LIMITS: "limits",
     CommandKind.SET_RULES: "rules",
     CommandKind.SET_RETENTION: "retention",
+    CommandKind.SET_CAPACITY: "capacity",
     CommandKind.SET_VERSION: "version",
     CommandKind.ADD_CREDENTIAL: "credential",
     CommandKind.SET_CREDENTIAL: "restrict",

@@ -27,7 +27,14 @@ from smrx.wire.codes import (
     TimeInForce,
 )
 from smrx.wire.networks import unpack_networks
-from smrx.wire.records import DEFAULT_ANSWERS, EVENT_LAYOUTS, unpack_symbol
+from smrx.wire.records import (
+    CAPACITIES,
+    DEFAULT_ANSWERS,
+    EVENT_LAYOUTS,
+    MAX_CAPACITY,
+    MAX_KEPT_ANSWERS,
+    unpack_symbol,
+)
 
 STP_WORDS = {"none": Stp.NONE, "newest": Stp.CANCEL_NEWEST, "oldest": Stp.CANCEL_OLDEST, "both": Stp.CANCEL_BOTH}
 STP_WORDS["decrement"] = Stp.DECREMENT
@@ -257,6 +264,12 @@ def _retention(record: np.void, names: Names) -> str:
     return f"silence {record['session_silence_s']} age {record['transfer_age_s']} transfers {record['transfers']}"
 
 
+def _capacity(record: np.void, names: Names) -> str:
+    most = {name: MAX_KEPT_ANSWERS if name == "answers" else MAX_CAPACITY for name in CAPACITIES}
+    set_lower = [f"{name} {record[name]}" for name in CAPACITIES if record[name] != most[name]]
+    return " ".join(set_lower) or "the largest"
+
+
 def _cancelled(record: np.void) -> str:
     return f" | {record['cancelled']} orders" if record["cancelled"] else ""
 
@@ -344,6 +357,7 @@ _EVENT_TEXT = {
     EventKind.SESSION_CLOSED: _session_ended,
     EventKind.SESSION_EXPIRED: _session_expired,
     EventKind.RETENTION_SET: _retention,
+    EventKind.CAPACITY_SET: _capacity,
     EventKind.ASSET_ADDED: _asset,
     EventKind.INSTRUMENT_ADDED: _instrument,
     EventKind.MASS_CANCELLED: _mass_cancelled,

@@ -19,6 +19,7 @@ from smrx.engine.kernels.state_hash import (
     ACCOUNT_TAG,
     ASSET_TAG,
     BALANCE_TAG,
+    CAPACITY_TAG,
     COUNTERS_TAG,
     CREDENTIAL_TAG,
     EXTENSION_TAG,
@@ -36,8 +37,8 @@ from smrx.engine.kernels.state_hash import (
     TERMS_TAG,
     TRANSFER_TAG,
 )
-from smrx.engine.state import FIRST_RULES, State
-from smrx.wire.records import ADDRESS_SIZE, CLIENT_ORDER_ID_SIZE, KEY_SIZE, NETWORKS, ORDER_DETAILS
+from smrx.engine.state import DEFAULT_CAPACITIES, FIRST_RULES, State
+from smrx.wire.records import ADDRESS_SIZE, CAPACITIES, CLIENT_ORDER_ID_SIZE, KEY_SIZE, NETWORKS, ORDER_DETAILS
 
 _MASK: Final = (1 << 64) - 1
 ID_WORDS: Final = CLIENT_ORDER_ID_SIZE // 8
@@ -266,6 +267,15 @@ def retention(state: State) -> int:
     return xxhash.xxh3_64_intdigest(words.tobytes())
 
 
+def capacity(state: State) -> int:
+    """Return the hash of what SET_CAPACITY sets; 0 if it is the default."""
+    core = state.core[0]
+    if all(int(core[name]) == value for name, value in DEFAULT_CAPACITIES.items()):
+        return 0
+    numbers = np.array([int(core[f"max_{name}"]) for name in CAPACITIES], dtype="<u4")
+    return xxhash.xxh3_64_intdigest(int(CAPACITY_TAG).to_bytes(8, "little") + numbers.tobytes())
+
+
 def counters(state: State) -> int:
     """Return the hash of the counters, which the content hash includes for each command."""
     core = state.core[0]
@@ -296,7 +306,8 @@ def compare_table(state: State, table: str) -> tuple[int, str | None]:
 
 def recomputed(state: State) -> int:
     """Return the content hash, computed from the records alone."""
-    return (counters(state) + retention(state) + sum(compare_table(state, table)[0] for table in WORDS)) & _MASK
+    total = counters(state) + retention(state) + capacity(state)
+    return (total + sum(compare_table(state, table)[0] for table in WORDS)) & _MASK
 
 
 def maintained(state: State) -> int:

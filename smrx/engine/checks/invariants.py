@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from smrx.engine.checks.credential_invariants import credential_violations
-from smrx.engine.checks.full_hash import WORDS, balance_sums, compare_table, retention, static_hashes
+from smrx.engine.checks.full_hash import WORDS, balance_sums, capacity, compare_table, retention, static_hashes
 from smrx.engine.checks.index_invariants import index_violations
 from smrx.engine.checks.order_invariants import (
     HALF,
@@ -277,7 +277,7 @@ def hash_violations(state: State) -> Iterator[str]:
     sessions = state.sessions[state.sessions["live"] != 0]
     if have_broken_chains(state, sessions).any():
         yield "answers: the chain of a session is broken"
-    total += retention(state)
+    total += retention(state) + capacity(state)
     if total % (1 << 64) != int(state.core["digest"][0]):
         yield "the stored sum of record hashes is wrong"
     if any(int(state.core[name][0]) != value for name, value in balance_sums(state).items()):

@@ -146,6 +146,7 @@ def take_run(state: Tables, session: Record, run: Any) -> None:
     """Give a session a run. There is one: answers_missing has returned 0."""
     core = state.core[0]
     session.run = np.uint8(run)
+    core.kept_answers += U1 << np.uint64(run)
     session.answers = state.runs[run]
     if session.answers != NIL:
         # A free run names the next one in the request id of its first record.
@@ -158,5 +159,6 @@ def take_run(state: Tables, session: Record, run: Any) -> None:
 @kernel
 def return_run(state: Tables, session: Record) -> None:
     """Free the run of a session that ends."""
+    state.core[0].kept_answers -= U1 << np.uint64(session.run)
     state.answers[session.answers].request_id = np.uint64(state.runs[session.run])
     state.runs[session.run] = session.answers

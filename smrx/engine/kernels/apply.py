@@ -30,7 +30,8 @@ from smrx.engine.kernels.answers import (
     run_for,
 )
 from smrx.engine.kernels.balances import check_transfer, transfer
-from smrx.engine.kernels.cancelling import cancel, check_mass_cancel, check_named_order, mass_cancel
+from smrx.engine.kernels.cancelling import cancel, cancels_left, check_mass_cancel, check_named_order, mass_cancel
+from smrx.engine.kernels.capacity import check_capacity, check_space, set_capacity
 from smrx.engine.kernels.command_checks import check_account, check_form, check_sender, is_unnumbered
 from smrx.engine.kernels.credential_rules import (
     causing_credential,
@@ -140,8 +141,14 @@ def check_command(state: Tables, command: Record) -> Any:
         reason = check_sender(state, command)
     if reason == Reason.NONE:
         reason = check_account(state, command)
-    if reason != Reason.NONE:
-        return reason
+    if reason == Reason.NONE:
+        reason = check_kind(state, command)
+    return reason if reason != Reason.NONE else check_space(state, command)
+
+
+@inlined
+def check_kind(state: Tables, command: Record) -> Any:
+    """Make the checks of the command's kind."""
     kind = command.kind
     if kind == CommandKind.PLACE:
         return check_place(state, command)
@@ -164,7 +171,9 @@ def check_command(state: Tables, command: Record) -> Any:
     if kind == CommandKind.SET_RULES:
         return check_rules(state, command)
     if kind == CommandKind.SET_RETENTION:
-        return check_retention(command)
+        return check_retention(state.core[0], command)
+    if kind == CommandKind.SET_CAPACITY:
+        return check_capacity(command)
     if kind >= CommandKind.ADD_CREDENTIAL:
         return check_credential(state, command)
     return Reason.NONE
@@ -219,6 +228,8 @@ def perform_admin(state: Tables, command: Record, outcome: Record, events: Array
         outcome.event_kind = EventKind.TICKED
     elif kind == CommandKind.SET_VERSION:
         set_version(state, command, outcome, events)
+    elif kind == CommandKind.SET_CAPACITY:
+        set_capacity(state, command, outcome, events)
     elif kind >= CommandKind.ADD_CREDENTIAL:
         change_credential(state, command, outcome, events)
     else:
@@ -236,12 +247,13 @@ def max_events(state: Tables, command: Record, reason: Any, space: Any) -> Any:
             return following + max_events_of_place(state, command, space - following)
         if kind == CommandKind.REPLACE:
             return max_events_of_replace(state, command, space)
+        core = state.core[0]
         if kind == CommandKind.MASS_CANCEL:
-            return 1 + np.int64(state.accounts[turn.account].orders)
+            return 1 + cancels_left(core, state.accounts[turn.account].orders)
         if kind == CommandKind.CLOSE_SESSION or kind == CommandKind.DISCONNECT:
-            return 1 + np.int64(state.sessions[turn.session].orders)
+            return 1 + cancels_left(core, state.sessions[turn.session].orders)
         if kind == CommandKind.SET_STATUS:
-            return 1 + count_open_orders(state, turn.instrument)
+            return 1 + cancels_left(core, count_open_orders(state, turn.instrument))
     return np.int64(DEFAULT_EVENTS) + np.int64(state.turn[0].following)
 
 

@@ -4,14 +4,19 @@
 also serves expiry. Called by apply.py, replacing.py, matching.py, sessions.py, venue_controls.py and expiry.py.
 """
 
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from smrx.engine.kernels.emit import begin_event, emit_order_ended
 from smrx.engine.kernels.jit import NIL, U0, Array, Record, Tables, inlined, kernel, view_as
 from smrx.engine.kernels.lookup import find_instrument, find_named_client_order, find_order
 from smrx.engine.kernels.orders import release_lots, remove_order
+from smrx.engine.kernels.rules_version import has_bounds
 from smrx.wire.codes import EventKind, Reason, Side
-from smrx.wire.records import CANCELS_EVENT
+from smrx.wire.records import CANCELS_EVENT, MAX_CANCELS
+
+MOST_CANCELS: Final = np.int64(MAX_CANCELS)
 
 
 @kernel
@@ -27,6 +32,12 @@ def end_order(state: Tables, command: Record, events: Array, slot: Any, kind: An
 def cancel_order(state: Tables, command: Record, events: Array, slot: Any, reason: Any) -> None:
     """End an open order as CANCELLED."""
     end_order(state, command, events, slot, EventKind.CANCELLED, reason)
+
+
+@inlined
+def cancels_left(core: Record, orders: Any) -> Any:
+    """Return how many of so many orders one command cancels."""
+    return min(np.int64(orders), MOST_CANCELS) if has_bounds(core) else np.int64(orders)
 
 
 @inlined
@@ -63,16 +74,24 @@ def check_mass_cancel(state: Tables, command: Record) -> Any:
 
 @kernel
 def mass_cancel(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Cancel the account's open orders, of one instrument and side if the command names them, oldest first."""
-    cancelled = 0
-    slot = state.accounts[state.turn[0].account].first
-    while slot != NIL:
+    """Cancel the account's open orders, of one instrument and side if the command names them, oldest first.
+
+    At most as many as cancels_left() allows: the outcome says how many orders of the account it did not look at.
+    """
+    account = state.accounts[state.turn[0].account]
+    most = cancels_left(state.core[0], account.orders)
+    cancelled = np.int64(0)
+    kept = np.int64(0)
+    slot = account.first
+    while slot != NIL and cancelled < most:
         order = state.orders[slot]
         following = order.newer
         wanted = command.instrument == 0 or order.instrument_id == command.instrument
         if wanted and (command.side == Side.ANY or order.side == command.side):
             cancel_order(state, command, events, slot, Reason.MASS_CANCEL)
             cancelled += 1
+        else:
+            kept += 1
         slot = following
     event = view_as(begin_event(state.core[0], state.turn[0], command, events, EventKind.MASS_CANCELLED), CANCELS_EVENT)
     event.account = command.account
@@ -81,3 +100,4 @@ def mass_cancel(state: Tables, command: Record, outcome: Record, events: Array) 
     event.cancelled = cancelled
     outcome.event_kind = EventKind.MASS_CANCELLED
     outcome.cum_lots = cancelled
+    outcome.leaves_lots = np.int64(account.orders) - kept

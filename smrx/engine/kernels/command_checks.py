@@ -348,7 +348,7 @@ def check_other_form(state: Tables, command: Record) -> Any:
     elif kind == CommandKind.OPEN_ACCOUNT:
         if view_as(command, ACCOUNT_COMMAND).firm != 0 and not has_credentials(state.core[0]):
             return Reason.RESERVED_NOT_ZERO
-    elif kind >= CommandKind.ADD_CREDENTIAL:
+    elif kind >= CommandKind.ADD_CREDENTIAL and kind != CommandKind.SET_CAPACITY:
         return check_credential_form(state, command)
     elif kind == CommandKind.SUSPEND_ACCOUNT or kind == CommandKind.RESUME_ACCOUNT:
         if command.account == 0:

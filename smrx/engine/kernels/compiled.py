@@ -35,7 +35,7 @@ MODULES: Final = (
             "state_hash", "emit", "fees", "rules_version", "command_traits", "command_checks", "activity", "answers",
             "credential_rules", "retention", "balances", "registry", "expiry_heap", "orders", "cancelling", "expiry",
             "sessions", "venue_controls", "order_checks", "collar", "stops", "matching", "placing", "replacing",
-            "triggering", "lookahead", "apply", "compiled",
+            "triggering", "capacity", "lookahead", "apply", "compiled",
         )
     ),
 )  # fmt: skip

@@ -20,14 +20,17 @@ from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, remove
 from smrx.engine.kernels.jit import NIL, Array, Record, Tables, inlined, kernel, view_as
 from smrx.engine.kernels.pool import return_slot
+from smrx.engine.kernels.rules_version import has_bounds
 from smrx.engine.kernels.state_hash import drop_hash, refresh_session, retention_hash
 from smrx.engine.state import NEVER, SESSIONS, TRANSFERS
 from smrx.wire.codes import EventKind, Reason
-from smrx.wire.records import RETENTION_COMMAND, RETENTION_EVENT
+from smrx.wire.records import MAX_CAPACITY, RETENTION_COMMAND, RETENTION_EVENT
 
 #: The most records that one command looks at.
 MAX_SESSIONS_ENDED: Final = 16
 MAX_TRANSFERS_FORGOTTEN: Final = 16
+
+MOST_TRANSFERS: Final = np.uint64(MAX_CAPACITY)
 
 NS: Final = np.int64(1_000_000_000)
 
@@ -157,10 +160,11 @@ def end_what_is_over(state: Tables, command: Record, events: Array) -> Any:
 
 
 @inlined
-def check_retention(command: Record) -> Any:
+def check_retention(core: Record, command: Record) -> Any:
     """Return why SET_RETENTION is rejected, or NONE."""
     asked = view_as(command, RETENTION_COMMAND)
     valid = asked.session_silence_s != 0 and asked.transfer_age_s != 0 and asked.transfers != 0
+    valid = valid and (asked.transfers <= MOST_TRANSFERS or not has_bounds(core))
     return Reason.NONE if valid else Reason.INVALID_LIMIT
 
 

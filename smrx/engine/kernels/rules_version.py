@@ -22,12 +22,20 @@ NEWEST_RULES: Final = 2
 
 #: The version with credentials, the content of requests, firms, and symbols that hold a letter.
 CREDENTIAL_RULES: Final = 2
+#: The version with capacities, and with at most MAX_CANCELS orders cancelled by one command.
+BOUNDED_RULES: Final = 2
 
 
 @inlined
 def has_credentials(core: Record) -> Any:
     """Whether the rules in force have credentials."""
     return core.rules_version >= CREDENTIAL_RULES
+
+
+@inlined
+def has_bounds(core: Record) -> Any:
+    """Whether the rules in force have capacities and bounds of what one command cancels."""
+    return core.rules_version >= BOUNDED_RULES
 
 
 @inlined

@@ -6,7 +6,7 @@ import numpy as np
 
 from smrx.engine.kernels.activity import append_session, restart_silence
 from smrx.engine.kernels.answers import run_for, take_run
-from smrx.engine.kernels.cancelling import cancel_order
+from smrx.engine.kernels.cancelling import cancel_order, cancels_left
 from smrx.engine.kernels.credential_rules import number_of
 from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.hash_index import NO_EXTRA, insert
@@ -63,11 +63,11 @@ def open_session(state: Tables, command: Record, outcome: Record, events: Array)
 
 @kernel
 def cancel_session_orders(state: Tables, command: Record, events: Array) -> Any:
-    """Cancel the orders that end with the session in `turn`, oldest first; return how many."""
+    """Cancel orders that end with the session in `turn`, oldest first, as many as a command may; return how many."""
     session = state.turn[0].session
-    count = np.int64(state.sessions[session].orders)
+    count = cancels_left(state.core[0], state.sessions[session].orders)
     slot = state.session_lists[session].first
-    while slot != NIL:
+    for _ in range(count):
         following = state.session_links[slot].newer
         cancel_order(state, command, events, slot, Reason.DISCONNECTED)
         slot = following
@@ -78,17 +78,21 @@ def cancel_session_orders(state: Tables, command: Record, events: Array) -> Any:
 def end_session(state: Tables, command: Record, outcome: Record, events: Array, kind: Any) -> None:
     """Perform CLOSE_SESSION or DISCONNECT: cancel what ends with the session.
 
-    A closed session stays, with its answers, until its silence ends it.
+    A session with more orders than one command cancels stays open: then CLOSE_SESSION does what DISCONNECT does, and
+    the outcome says how many orders are left. A closed session stays, with its answers, until its silence ends it.
     """
     core = state.core[0]
     turn = state.turn[0]
     session = state.sessions[turn.session]
     cancelled = cancel_session_orders(state, command, events)
+    if session.orders != 0:
+        kind = EventKind.SESSION_DISCONNECTED
     event = begin_event(core, turn, command, events, kind)
     event.account = session.account_id
     event.quantity_lots = cancelled
     outcome.event_kind = kind
     outcome.cum_lots = cancelled
+    outcome.leaves_lots = np.int64(session.orders)
     if kind == EventKind.SESSION_CLOSED:
         session.closed = np.uint8(1)
         refresh_session(core, session)

@@ -33,6 +33,8 @@ The words of each record, all u64, signed numbers in two's complement; a record'
     networks    23, number, the 8 words of its networks: of a credential with any
     firm        22, account | firm<<32: of an account of a firm
     retention   15, session_silence_s | transfer_age_s<<32, transfers
+    capacity    24, accounts | orders<<32, balances | sessions<<32, answers | instruments<<32, assets | credentials<<32:
+                unless all of them are the defaults
     counters    8 | killed<<8 | (rules_version - 1)<<16, command_sequence, event_sequence, match_sequence, time_ns
 
 The records of one slot (an order, its extension, its long id and its terms; an instrument, its rules and its last
@@ -69,6 +71,7 @@ from smrx.engine.kernels.xxh3 import (
     hash_events,
 )
 from smrx.engine.state import FIRST_RULES
+from smrx.wire.records import MAX_CAPACITY, MAX_KEPT_ANSWERS
 
 ORDER_TAG: Final = np.uint64(1)
 BALANCE_TAG: Final = np.uint64(2)
@@ -90,6 +93,10 @@ OPENED_BY_TAG: Final = np.uint64(20)
 CREDENTIAL_TAG: Final = np.uint64(21)
 FIRM_TAG: Final = np.uint64(22)
 NETWORKS_TAG: Final = np.uint64(23)
+CAPACITY_TAG: Final = np.uint64(24)
+#: Two capacities in a word: the defaults, see capacity_hash.
+DEFAULT_PAIR: Final = np.uint64(MAX_CAPACITY | MAX_CAPACITY << 32)
+DEFAULT_ANSWERS_PAIR: Final = np.uint64(MAX_KEPT_ANSWERS | MAX_CAPACITY << 32)
 
 #: The bytes of an order's side, type, time in force, self-trade prevention and flags, in a word.
 TERMS: Final = np.uint64(0xFF_FFFF_FFFF)
@@ -384,6 +391,18 @@ def refresh_transfer(core: Record, transfer: Record) -> None:
 def retention_hash(core: Record) -> Any:
     """Return the hash of what SET_RETENTION sets."""
     return hash3(RETENTION_TAG, pack_pair(core.session_silence_s, core.transfer_age_s), core.transfers)
+
+
+@kernel
+def capacity_hash(core: Record) -> Any:
+    """Return the hash of what SET_CAPACITY sets; 0 as long as all numbers are the defaults."""
+    first = pack_pair(core.max_accounts, core.max_orders)
+    second = pack_pair(core.max_balances, core.max_sessions)
+    third = pack_pair(core.max_answers, core.max_instruments)
+    fourth = pack_pair(core.max_assets, core.max_credentials)
+    if first == second == fourth == DEFAULT_PAIR and third == DEFAULT_ANSWERS_PAIR:
+        return U0
+    return hash5(CAPACITY_TAG, first, second, third, fourth)
 
 
 @inlined

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from smrx.engine.kernels.balances import AMOUNT_LIMIT, reserve_balance
-from smrx.engine.kernels.cancelling import cancel_order
+from smrx.engine.kernels.cancelling import cancel_order, cancels_left
 from smrx.engine.kernels.emit import begin_event
 from smrx.engine.kernels.fees import RATE_UNIT, fee_or_zero
 from smrx.engine.kernels.jit import (
@@ -109,11 +109,11 @@ def count_open_orders(state: Tables, instrument_slot: Any) -> Any:
 
 
 @inlined
-def cancel_book(state: Tables, command: Record, events: Array, number: Any) -> Any:
-    """Cancel all orders of a book, best first, oldest first; return how many."""
+def cancel_book(state: Tables, command: Record, events: Array, number: Any, most: Any) -> Any:
+    """Cancel the orders of a book, best first, oldest first, so many at most; return how many."""
     cancelled = np.int64(0)
     book = state.books[number]
-    while book.best != NIL:
+    while book.best != NIL and cancelled < most:
         slot = state.levels[book.best].first
         cancel_order(state, command, events, slot, Reason.INSTRUMENT_CLOSED)
         cancelled += 1
@@ -122,16 +122,23 @@ def cancel_book(state: Tables, command: Record, events: Array, number: Any) -> A
 
 @kernel
 def set_status(state: Tables, command: Record, outcome: Record, events: Array) -> None:
-    """Perform SET_STATUS. CLOSED cancels all orders: bids, asks, buy stops, sell stops."""
+    """Perform SET_STATUS. CLOSED cancels all orders, as many as one command may: bids, asks, buy stops, sell stops.
+
+    With orders left the instrument is CANCEL_ONLY, and the outcome says how many.
+    """
     turn = state.turn[0]
     first = BOOKS * np.int64(turn.instrument)
     cancelled = np.int64(0)
     status = view_as(command, STATUS_COMMAND).status
     if status == InstrumentStatus.CLOSED:
-        cancelled += cancel_book(state, command, events, first)
-        cancelled += cancel_book(state, command, events, first + 1)
-        cancelled += cancel_book(state, command, events, first + 3)
-        cancelled += cancel_book(state, command, events, first + 2)
+        most = cancels_left(state.core[0], count_open_orders(state, turn.instrument))
+        cancelled += cancel_book(state, command, events, first, most)
+        cancelled += cancel_book(state, command, events, first + 1, most - cancelled)
+        cancelled += cancel_book(state, command, events, first + 3, most - cancelled)
+        cancelled += cancel_book(state, command, events, first + 2, most - cancelled)
+        outcome.leaves_lots = count_open_orders(state, turn.instrument)
+        if outcome.leaves_lots != 0:
+            status = np.uint8(InstrumentStatus.CANCEL_ONLY)
     instrument = state.instruments[turn.instrument]
     instrument.status = np.uint32(status)
     refresh_instrument(state.core[0], instrument)

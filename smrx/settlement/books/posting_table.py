@@ -70,6 +70,7 @@ POSTINGS: Final[Mapping[EventKind, Posting]] = {
     EventKind.CREDENTIAL_SET: Posting.CREDENTIAL,
     EventKind.CREDENTIAL_REVOKED: Posting.NOTHING,
     EventKind.CREDENTIAL_NETWORKS: Posting.FOLLOWING,
+    EventKind.CAPACITY_SET: Posting.NOTHING,
 }
 
 

@@ -288,6 +288,12 @@ def newest_answer_slot(state: Any) -> int:
     return int(session["answers"]) + int(session["last_request_id"])
 
 
+def second_transfer(state: Any) -> int:
+    """Return the newest transfer of an account that has another one."""
+    owners = state.transfers["account_id"][1:].tolist()
+    return 1 + max(at for at, owner in enumerate(owners) if owner and owner in owners[:at])
+
+
 def stop_slot(state: Any) -> int:
     """Return the slot of a pending stop."""
     return int(next(slot for slot in range(1, len(state.orders)) if state.orders["order_type"][slot] == 3))
@@ -489,6 +495,56 @@ FULL_DAMAGE: dict[str, tuple[Damage, str]] = {
         lambda state: state.pools["free"].__setitem__(ACCOUNTS, 1),
         "accounts: there are free slots, though no record is ever removed",
     ),
+    "a wrong number of funded balances": (
+        add("core", "funded_balances", 1, lambda s: 0),
+        "the stored sum of the hashes of balances is wrong",
+    ),
+    "a wrong sum of balances": (add("core", "balance_sum", 1, lambda s: 0), "the stored sum of the hashes of balances"),
+    "a wrong sum of empty balances": (
+        add("core", "empty_sum", 1, lambda s: 0),
+        "the stored sum of the hashes of balances is wrong",
+    ),
+    "a wrong sum of kept answers": (
+        add("core", "kept_answers", 1, lambda s: 0),
+        "sessions: the sum of the lengths of their runs is wrong",
+    ),
+    "a transfer that its account's list skips": (
+        lambda state: state.transfer_links.__setitem__(second_transfer(state), 0),
+        "transfers: those of an account are not linked by sequence",
+    ),
+    "a list of transfers without its newest": (
+        lambda state: state.last_transfers.__setitem__(2, 0),
+        "its newest transfer is not the first of its list",
+    ),
+    "transfers without a link to the next": (
+        put("transfers", "newer", 0),
+        "transfers: they are not linked by sequence",
+    ),
+    "transfers that begin later": (
+        put("core", "oldest_transfer", 2, lambda s: 0),
+        "transfers: they are not linked by sequence",
+    ),
+    "sessions without a link to the one before": (
+        put("sessions", "older", 0, lambda s: 2),
+        "sessions: they are not linked by activity",
+    ),
+    "sessions without a link to the next": (
+        put("sessions", "newer", 0, lambda state: int(state.core["oldest_session"][0])),
+        "sessions: they are not linked by activity",
+    ),
+    "sessions that end earlier": (
+        put("core", "newest_session", 1, lambda s: 0),
+        "sessions: they are not linked by activity",
+    ),
+    "a session's list without its order": (
+        lambda state: state.session_lists["first"].__setitem__(slot_where("orders", "sessions")(state), 0),
+        "sessions: a list of orders does not begin or end with its first or last order",
+    ),
+    "a session's list that goes on": (
+        lambda state: state.session_links["newer"].__setitem__(slot_where("session")(state), 1),
+        "sessions: the orders that end with one are not linked by id",
+    ),
+    "an unhashed capacity": (put("core", "max_orders", 5, lambda s: 0), "the stored sum"),
     "an unhashed retention": (put("core", "transfers", 5, lambda s: 0), "the stored sum"),
     "an unhashed kill switch": (put("core", "killed", 1, lambda s: 0), ""),
 }
