@@ -91,14 +91,18 @@ def places(data_dir: Path | None = None) -> str:
 
 
 @contextmanager
-def only_compiler(directory: Path | None, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the right to compile into a directory; call `waiting` if another process has it, and wait for that one."""
+def only_compiler(directory: Path | None, waiting: Callable[[], None]) -> Iterator[int | None]:
+    """Hold the right to compile into a directory; call `waiting` if another process has it, and wait for that one.
+
+    Yields the descriptor of the lock, None without one. A process that inherits it holds the right until it ends, also
+    if this one ends first.
+    """
     descriptor = None
     if directory is not None:
         with suppress(OSError):
             descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if descriptor is None:
-        yield
+        yield None
         return
     try:
         try:
@@ -106,7 +110,7 @@ def only_compiler(directory: Path | None, waiting: Callable[[], None]) -> Iterat
         except OSError:
             waiting()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

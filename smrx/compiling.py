@@ -38,13 +38,15 @@ def _compile_engine(report: Callable[[str], None], place: Path | None) -> Path |
     if first:
         if directory is None:
             report(f"compiled code cannot be kept; looked for a directory in {compile_cache.places(place)}")
-        with compile_cache.only_compiler(directory, lambda: report("waiting for another process that compiles")):
+        with compile_cache.only_compiler(
+            directory, lambda: report("waiting for another process that compiles")
+        ) as lock:
             first = not _compiled_before()
             if first:
                 where = f" into {directory}" if directory is not None else ""
                 report(f"compiling the engine{where} (once on this machine, up to two minutes)")
-                if directory is not None:
-                    _compile_in_subprocess()
+                if lock is not None:
+                    _compile_in_subprocess(lock)
     # This compiles here if the subprocess failed, or if there is no cache.
     load()
     if first:
@@ -62,9 +64,12 @@ def _compiled_before() -> bool:
     return all(importlib.import_module(module).compiled_before() for module in _MODULES)
 
 
-def _compile_in_subprocess() -> None:
-    """Compile in another process. Its errors are ignored: the same error occurs again in warm_up()."""
+def _compile_in_subprocess(lock: int) -> None:
+    """Compile in another process. Its errors are ignored: the same error occurs again in warm_up().
+
+    It inherits the lock: if this process is killed, the other one goes on, and the next to start waits for it.
+    """
     try:
-        subprocess.run([sys.executable, "-c", _COMPILE, *sys.path], check=False, capture_output=True)
+        subprocess.run([sys.executable, "-c", _COMPILE, *sys.path], check=False, capture_output=True, pass_fds=(lock,))
     except OSError:
         return

@@ -171,6 +171,40 @@ with compile_cache.only_compiler(Path({str(tmp_path)!r}), lambda: None):
         thread.join()
 
 
+def test_compilation_of_a_killed_process_goes_on_alone(tmp_path: Path) -> None:
+    started, code = tmp_path / "started", "import sys; open(sys.argv[1], 'w').close(); sys.stdin.read()"
+    program = f"""
+import sys
+from pathlib import Path
+from smrx import compile_cache, compiling
+compiling._COMPILE = {code!r}
+sys.path.insert(0, {str(started)!r})
+with compile_cache.only_compiler(Path({str(tmp_path)!r}), lambda: None) as lock:
+    compiling._compile_in_subprocess(lock)
+"""
+    waited, entered = threading.Event(), threading.Event()
+
+    def compile_here() -> None:
+        with compile_cache.only_compiler(tmp_path, waited.set):
+            entered.set()
+
+    thread = threading.Thread(target=compile_here)
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as killed:
+        assert killed.stdin is not None
+        deadline = time.monotonic() + 30
+        while not started.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        killed.kill()
+        killed.wait()
+        thread.start()
+        assert waited.wait(30)
+        assert not entered.is_set()
+        killed.stdin.close()  # The compilation ends.
+        assert entered.wait(30)
+        thread.join()
+
+
 def test_process_that_waited_does_not_compile_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([False, True])
     reports: list[str] = []
