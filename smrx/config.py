@@ -188,7 +188,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     connections: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1 << 14
     #: Commands of one client without an answer; beyond them its connection is not read.
     commands_under_way: Annotated[int, msgspec.Meta(ge=1, le=1 << 15)] = 4096
-    #: Commands a second of one client, a second's worth at once; no limit if not set. Beyond them it is not read.
+    #: Commands a second of one client, a second's worth at once; beyond them it is not read. If not set there is no
+    #: limit, or on a cluster with keys the lower one of a session and of an account.
     commands_per_second: Rate | None = None
     #: Time for a login, and silence after which a client is taken for gone.
     login_ms: Annotated[int, msgspec.Meta(ge=100)] = 5_000

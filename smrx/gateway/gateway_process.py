@@ -82,7 +82,7 @@ class Gateway:
         self.native = NativeServer(
             settings,
             self._submit,
-            session_answers=config.limits.session_answers,
+            config.limits,
             person_of=None if keys is None else self._person_of,
         )
         bounds = Bounds(

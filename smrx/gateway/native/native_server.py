@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.config import GatewayConfig
+from smrx.config import GatewayConfig, Limits
 from smrx.gateway.native import packet_splitter
 from smrx.gateway.native.client_table import (
     ACCOUNT,
@@ -95,7 +95,7 @@ class Route:
     ) -> None:
         self.slots = slots
         self.words = words
-        #: Of an OPEN_SESSION: the result of the client's row in the table once the session is open.
+        #: Of an OPEN_SESSION: columns of the client's row in the table, and their values once the session is open.
         self.opening = opening
 
 
@@ -125,12 +125,17 @@ class NativeServer:
         self,
         settings: GatewayConfig,
         submit: Submit,
+        limits: Limits,
         *,
-        session_answers: int,
         person_of: Callable[[Connection], Person | None] | None = None,
     ) -> None:
-        """`session_answers`: the answers that a session may keep. `person_of`: on a cluster with keys."""
-        self.table = ClientTable(settings.connections, settings.commands_under_way, settings.commands_per_second)
+        """`limits`: of the nodes. `person_of`: the person of a connection, on a cluster with keys."""
+        rate = settings.commands_per_second
+        if person_of is not None:
+            # What is above a rate of the nodes they would refuse, with everything else in its frame.
+            most = min(limits.session_commands_per_second, limits.account_commands_per_second)
+            rate = most if rate is None else min(rate, most)
+        self.table = ClientTable(settings.connections, settings.commands_under_way, rate)
         #: Whose connections these are, if no greeting comes first.
         self.listener: Listener | None = None
         #: The number of the gateway's credential; commands wait until it is known.
@@ -139,7 +144,7 @@ class NativeServer:
         self.forwarded = self.refused = self.answered = 0
         self._settings = settings
         self._submit = submit
-        self._session_answers = session_answers
+        self._session_answers = limits.session_answers
         self._person_of = person_of
         self._has_persons = person_of is not None
         self._clients: list[NativeClient | None] = [None] * settings.connections

@@ -1,0 +1,191 @@
+"""What clients do wrong costs a gateway little, is answered with a sentence, and does not disturb the other clients."""
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from smrx.client import Client
+from smrx.local import LocalCluster
+from smrx.wire import soup_packets
+from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, Side
+from smrx.wire.command_list import CommandList
+from smrx.wire.records import COMMAND, DETAILS
+from smrx.wire.soup_packets import Login, NoticeCode, PacketType
+from tests.commands import command, open_session, place
+from tests.gateway.local_gateway import LocalGateways
+from tests.gateway.soup_client import SoupClient
+
+ACCOUNT = 900
+HONEST = 9_001
+LOGIN_MS, SILENCE_MS = 1_000, 2_500
+CONNECTIONS = 600
+
+LOGIN = soup_packets.encode_login(Login())
+
+
+@pytest.fixture(scope="module")
+def gateways(shared_cluster: LocalCluster) -> Iterator[LocalGateways]:
+    with Client(shared_cluster.config) as venue:
+        venue.open_account(ACCOUNT)
+    with LocalGateways(shared_cluster, login_ms=LOGIN_MS, silence_ms=SILENCE_MS, connections=CONNECTIONS) as gateways:
+        gateways.start()
+        yield gateways
+
+
+@pytest.fixture
+def honest(gateways: LocalGateways) -> Iterator[SoupClient]:
+    """A client that is served before and after."""
+    with SoupClient(gateways.address()) as client:
+        client.login()
+        opened = client.open_session(HONEST, ACCOUNT)
+        first = int(opened["order_id"]) + 1 if opened["status"] == OutcomeStatus.DUPLICATE else 1
+        assert ask(client, first)
+        yield client
+        assert ask(client, first + 1)
+
+
+def order(request: int, session: int = HONEST) -> CommandList:
+    return place((session, request), ACCOUNT, Side.BUY, 1, 1, instrument=999)
+
+
+def ask(client: SoupClient, request: int) -> bool:
+    """Return whether an order is answered: there is no such instrument."""
+    outcome = client.ask(order(request))
+    return (outcome["request_id"], outcome["reason"]) == (request, Reason.UNKNOWN_INSTRUMENT)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\0\0U", "a length of 0"),
+        (b"\xff\xffU" + bytes(100), "a length of 65535"),
+        (b"GET / HTTP/1.1\r\n\r\n", "a length of 18245"),
+        (soup_packets.encode(PacketType.UNSEQUENCED, bytes(64)), "expected a login request first"),
+        (soup_packets.encode(PacketType.LOGIN_REQUEST, b"me"), "expected 46 bytes, found 2"),
+        (LOGIN + LOGIN, "logged in already"),
+        (LOGIN + soup_packets.encode(PacketType.UNSEQUENCED, bytes(40)), "expected 64 bytes, or 192 with details"),
+        (
+            LOGIN + soup_packets.encode(PacketType.SEQUENCED, bytes(64)),
+            "a packet of type U, R or O, found 'S'",
+        ),
+    ],
+)
+def test_a_client_that_breaks_the_protocol_is_told_why(
+    gateways: LocalGateways, honest: SoupClient, data: bytes, why: str
+) -> None:
+    with SoupClient(gateways.address()) as client:
+        client.send_raw(data)
+        packets = [packet for packet in client.rest() if packet.kind != PacketType.LOGIN_ACCEPTED]
+        assert [packet.kind for packet in packets] == [PacketType.DEBUG, PacketType.END_OF_SESSION]
+        assert why in packets[0].payload.decode()
+
+
+def test_half_a_record_and_a_client_that_never_logs_in_wait_no_longer_than_they_may(
+    gateways: LocalGateways, honest: SoupClient
+) -> None:
+    with SoupClient(gateways.address()) as silent, SoupClient(gateways.address()) as half:
+        half.login()
+        half.send_raw(soup_packets.encode_commands(*order(1))[:30])
+        assert b"no login request" in silent.rest()[0].payload
+        honest.send_raw(soup_packets.encode(PacketType.CLIENT_HEARTBEAT))
+        assert b"nothing was received for 2.5 s" in half.rest()[0].payload
+
+
+def test_a_session_cannot_be_taken_up_again_by_its_packets(gateways: LocalGateways) -> None:
+    with SoupClient(gateways.address()) as client:
+        client.send_raw(soup_packets.encode_login(Login(session="0", sequence=17)))
+        packets = client.rest()
+        assert [packet.kind for packet in packets] == [PacketType.DEBUG, PacketType.LOGIN_REJECTED]
+        assert packets[1].payload == b"S"
+
+
+def test_a_logout_ends_the_connection(gateways: LocalGateways) -> None:
+    with SoupClient(gateways.address()) as client:
+        client.login()
+        client.send_raw(soup_packets.encode(PacketType.LOGOUT_REQUEST))
+        assert client.rest() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (command(CommandKind.TICK, (HONEST + 1, 1)), NoticeCode.FORBIDDEN),
+        (order(1, HONEST), NoticeCode.WRONG_SESSION),
+        (open_session(HONEST + 1, ACCOUNT, answers=1 << 20), NoticeCode.LIMITED),
+    ],
+)
+def test_a_command_that_is_not_forwarded_is_answered_and_the_next_one_is(
+    gateways: LocalGateways, honest: SoupClient, wrong: CommandList, code: NoticeCode
+) -> None:
+    with SoupClient(gateways.address()) as client:
+        client.login()
+        opened = client.open_session(HONEST + 1, ACCOUNT)
+        first = int(opened["order_id"]) + 1 if opened["status"] == OutcomeStatus.DUPLICATE else 1
+        client.send(wrong)
+        assert client.notice().code == code
+        assert client.ask(order(first, HONEST + 1))["request_id"] == first
+
+
+def test_a_command_whose_details_are_not_in_its_packet_is_refused(gateways: LocalGateways) -> None:
+    with SoupClient(gateways.address()) as client:
+        client.login()
+        wrong = order(1).records.copy()
+        wrong["details"] = 2
+        client.send(CommandList(wrong, np.zeros(2, DETAILS)))  # The encoder numbers it 1, and sends the details.
+        assert client.notice().code == NoticeCode.WRONG_SESSION
+        client.send_raw(soup_packets.encode(PacketType.UNSEQUENCED, wrong.tobytes()))
+        assert client.notice().code == NoticeCode.MALFORMED
+
+
+def test_a_client_that_sends_and_does_not_read_is_read_no_further(gateways: LocalGateways, honest: SoupClient) -> None:
+    pid = gateways.processes["a"].pid
+    before = resident_bytes(pid)
+    count = 200_000
+    with SoupClient(gateways.address(), receive_buffer=4096) as flood:
+        flood.login()
+        flood.open_session(HONEST + 2, ACCOUNT, answers=1 << 16)
+        commands = np.repeat(order(1).records, count).view(COMMAND)
+        commands["session_id"], commands["request_id"] = HONEST + 2, np.arange(1, count + 1)
+        left = memoryview(soup_packets.encode_commands(commands))
+        flood.socket.setblocking(False)
+        last_sent = time.monotonic()
+        while left and time.monotonic() - last_sent < 1:
+            try:
+                left = left[flood.socket.send(left) :]
+                last_sent = time.monotonic()
+            except BlockingIOError:
+                time.sleep(0.01)
+        # The kernel's buffers are full: the gateway reads no more. What it did read waits for a bounded time.
+        assert len(left) > 0
+        assert resident_bytes(pid) - before < 64 << 20
+        flood.socket.settimeout(30)
+        outcomes = flood.outcomes(10_000)
+        assert outcomes["request_id"].tolist() == list(range(1, 10_001))
+
+
+def test_idle_connections_do_no_harm_and_those_above_the_bound_are_closed(
+    gateways: LocalGateways, honest: SoupClient
+) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    host, port = gateways.address().removeprefix("tcp://").split(":")
+    idle = [socket.create_connection((host, int(port)), 30) for _ in range(CONNECTIONS + 100)]
+    try:
+        closed = 0
+        for connection in idle:
+            connection.settimeout(30)
+            # The login time of each ends with a sentence; those above the bound end at once.
+            closed += connection.recv(1000) == b""
+        assert closed >= 100
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def resident_bytes(pid: int) -> int:
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
