@@ -13,7 +13,7 @@ import xxhash
 from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils, errors
-from numba.core.runtime import rtsys
+from numba.core import runtime as numba_runtime
 from numba.extending import intrinsic
 
 #: An array of records or words, and one record of such an array; Numba infers the exact types.
@@ -28,7 +28,7 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 _settings: Any = config
 _compile: Any = njit
 _code: Any = cgutils
-_runtime: Any = rtsys
+_runtime: Any = numba_runtime
 
 INTERPRETED: Final = bool(_settings.DISABLE_JIT)
 
@@ -81,7 +81,7 @@ def _load_without_registries(cache: Any) -> None:
     """
 
     def load_overload(signature: Any, context: Any) -> Any:
-        _runtime.initialize(context)
+        _runtime.rtsys.initialize(context)
         with cache._guard_against_spurious_io_errors():
             return cache._load_overload(signature, context)
 
