@@ -9,6 +9,8 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import long_tests
+
 # Started under nohup, the tests and the nodes they start would ignore SIGHUP.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -37,3 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
         # A worker that replaces a crashed one has a number above the count.
         number = int(worker["workerid"].removeprefix("gw")) % count
         os.environ["SMRX_PORTS_SHARE"] = f"{number + 1}/{count}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long tests in each process of pytest-xdist."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        items[:] = [items[place] for place in long_tests.order([item.nodeid for item in items], worker["workercount"])]
