@@ -48,7 +48,7 @@ def test_started_process_is_found_and_stopped(config: Config, sleeper: "subproce
     assert found is not None
     assert found.pid == sleeper.pid
     assert node_processes.stop_nodes(config, [1]) == [1]
-    assert sleeper.wait(timeout=10) < 0
+    assert sleeper.wait(timeout=60) < 0
     assert not path.exists()
     assert node_processes.running_process(config, 1) is None
 

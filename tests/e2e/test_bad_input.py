@@ -62,7 +62,7 @@ def outcome_of(raw: Raw, command: np.ndarray) -> np.void:
 
 def assert_all_nodes_serve(cluster: LocalCluster) -> None:
     assert all(cluster.running(node.id) for node in cluster.config.nodes)
-    assert cluster.wait_for(lambda: len(cluster.statuses()) == len(cluster.config.nodes), 10, "every node's status")
+    assert cluster.wait_for(lambda: len(cluster.statuses()) == len(cluster.config.nodes), 60, "every node's status")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_random_commands_stop_no_node_and_leave_state_hashes_equal(raw: Raw, sha
         positions = {(status.sequence, status.state_hash) for status in shared_cluster.statuses().values()}
         return positions if len(positions) == 1 else None
 
-    shared_cluster.wait_for(hashes, 10, "one sequence and state hash on all nodes")
+    shared_cluster.wait_for(hashes, 60, "one sequence and state hash on all nodes")
 
 
 @pytest.mark.parametrize("port", ["raft", "orders", "events", "admin"])
@@ -161,7 +161,7 @@ def test_other_protocols_and_cut_frames_do_no_harm(shared_cluster: LocalCluster,
         b"\0" * 70000,
     ):
         with (
-            socket.create_connection((host, int(number)), timeout=5) as connection,
+            socket.create_connection((host, int(number)), timeout=30) as connection,
             contextlib.suppress(ConnectionError),  # The node may close the connection before everything is sent.
         ):
             connection.sendall(data)
@@ -174,7 +174,7 @@ def test_connection_has_tcp_keepalive(shared_cluster: LocalCluster, leader: int,
     """Without keepalive, a connection lost by the network stays open at the node forever."""
     address: str = getattr(shared_cluster.config.node(leader), f"{port}_address")
     host, number = address.removeprefix("tcp://").rsplit(":", 1)
-    with socket.create_connection((host, int(number)), timeout=5) as connection:
+    with socket.create_connection((host, int(number)), timeout=30) as connection:
         ends = f"0100007F:{int(number):04X} 0100007F:{connection.getsockname()[1]:04X}"
 
         def has_keepalive() -> bool:
@@ -182,7 +182,7 @@ def test_connection_has_tcp_keepalive(shared_cluster: LocalCluster, leader: int,
             lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
             return any(ends in line and line.split()[5].startswith("02:") for line in lines)
 
-        shared_cluster.wait_for(has_keepalive, 5, f"keepalive on the {port} port")
+        shared_cluster.wait_for(has_keepalive, 60, f"keepalive on the {port} port")
 
 
 @pytest.mark.parametrize("port", ["raft", "orders", "events", "admin"])

@@ -35,7 +35,9 @@ def open_market(client: Client) -> None:
 
 
 def wait_role(cluster: LocalCluster, node: int, role: str) -> None:
-    cluster.wait_for(lambda: cluster.statuses()[node].role == role, 30, f"node {node} as a {role}")
+    cluster.wait_for(
+        lambda: getattr(cluster.statuses().get(node), "role", None) == role, 60, f"node {node} as a {role}"
+    )
 
 
 def smrx(cluster: LocalCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -119,7 +121,11 @@ def test_without_a_majority_nothing_is_acknowledged_and_status_says_why(make_clu
         if node != alone:
             cluster.kill(node)
     waiting = "waiting for a majority to be connected (1 of 3 members are)"
-    cluster.wait_for(lambda: cluster.statuses()[alone].waiting == waiting, 10, f"node {alone} {waiting}")
+
+    def is_waiting() -> bool:
+        return getattr(cluster.statuses().get(alone), "waiting", None) == waiting
+
+    cluster.wait_for(is_waiting, 60, f"node {alone} {waiting}")
     assert cluster.leader() is None
     status = smrx(cluster, "cluster", "status", "--json")
     assert status.returncode == Exit.UNAVAILABLE
@@ -161,10 +167,10 @@ def test_metrics_and_health_over_http(shared_cluster: LocalCluster) -> None:
     host, port = shared_cluster.config.node(leader).metrics_bind
 
     def get(path: str) -> str:
-        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=30) as reply:
             return str(reply.read().decode())
 
-    assert shared_cluster.wait_for(lambda: "smrx_leader 1.0" in get("/metrics"), 5, "the leader's metrics")
+    assert shared_cluster.wait_for(lambda: "smrx_leader 1.0" in get("/metrics"), 60, "the leader's metrics")
     assert json.loads(get("/health"))["role"] == "leader"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get("/nothing")

@@ -58,7 +58,7 @@ def test_idle_connections_leave_room_for_clients_members_and_operators(cluster: 
             # The client that is connected is served, the leader keeps its followers, and the node answers operators.
             venue.open_account(2)
             assert cluster.wait_leader() == leader
-            cluster.wait_for(lambda: len(list(descriptors.iterdir())) < LIMIT * 3 // 4, 30, "free descriptors")
+            cluster.wait_for(lambda: len(list(descriptors.iterdir())) < LIMIT * 3 // 4, 60, "free descriptors")
             with Client(cluster.config) as another:
                 another.open_account(3)
                 assert another.accounts() == [0, 1, 2, 3]
@@ -68,7 +68,7 @@ def test_idle_connections_leave_room_for_clients_members_and_operators(cluster: 
     log = cluster.log_path(leader).read_text()
     assert "has its most connections" in log
     host, port = node.metrics_bind
-    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as reply:
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=30) as reply:
         lines = reply.read().decode().splitlines()
     (refused,) = (line for line in lines if line.startswith('smrx_connections_refused_total{port="orders"}'))
     assert float(refused.split()[-1]) > 0

@@ -180,7 +180,7 @@ def test_restored_cluster_may_use_memory_mode(make_cluster: MakeCluster, tmp_pat
         # After its first start in memory mode, the cluster no longer uses the restored files.
         restored.kill(1)
         restored.start_node(1)
-        restored.wait_for(lambda: [s.role for s in restored.statuses().values()] == ["learner"], 30, "a learner")
+        restored.wait_for(lambda: [s.role for s in restored.statuses().values()] == ["learner"], 60, "a learner")
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit to limit another process")
@@ -222,7 +222,7 @@ def test_diverged_node_names_the_rebuild_command(make_cluster: MakeCluster) -> N
             status = cluster.statuses().get(victim)
             return None if status is None else status.fenced
 
-        message = cluster.wait_for(fenced, 30, f"node {victim} fenced")
+        message = cluster.wait_for(fenced, 60, f"node {victim} fenced")
         assert f"`smrx node --id {victim} --rebuild`" in message
         assert f"smrx node --id {victim} --rebuild" in smrx(cluster, "cluster", "status", code=Exit.DIVERGED, out=True)
         assert "expected to be the only process here" in smrx(
@@ -232,15 +232,20 @@ def test_diverged_node_names_the_rebuild_command(make_cluster: MakeCluster) -> N
         cluster.process(victim).wait()
         # The command that the message names.
         cluster.start_node(victim, "--rebuild", "--yes")
-        cluster.wait_for(lambda: role(cluster, victim) == "follower", 30, "the rebuilt node as a follower")
+        cluster.wait_for(lambda: role(cluster, victim) == "follower", 60, "the rebuilt node as a follower")
         client.deposit(78, "USD", "1", 78_002)
         equal_logs(ask, [1, 2, 3], 30)
 
         def agreed() -> bool:
-            status = cluster.statuses()[victim]
-            return status.fenced is None and status.agreement.state == "AGREE" and not status.diverged
+            status = cluster.statuses().get(victim)
+            return (
+                status is not None
+                and status.fenced is None
+                and status.agreement.state == "AGREE"
+                and not status.diverged
+            )
 
-        cluster.wait_for(agreed, 30, f"node {victim} in agreement")
+        cluster.wait_for(agreed, 60, f"node {victim} in agreement")
 
 
 def test_damaged_node_is_reported_and_rebuilt(make_cluster: MakeCluster) -> None:
@@ -262,5 +267,5 @@ def test_damaged_node_is_reported_and_rebuilt(make_cluster: MakeCluster) -> None
         client.open_account(78)
     with open_admin_client(cluster.config, 1.0) as ask:
         equal_logs(ask, [1, 2, 3], 30)
-    cluster.wait_for(lambda: role(cluster, victim) == "follower", 30, "the rebuilt node as a follower")
+    cluster.wait_for(lambda: role(cluster, victim) == "follower", 60, "the rebuilt node as a follower")
     assert "removed" in cluster.log_path(victim).read_text()

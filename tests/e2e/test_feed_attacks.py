@@ -51,7 +51,7 @@ class Target:
 
         def work() -> None:
             try:
-                with Client(self.cluster.config, account=7, timeout=10.0) as client:
+                with Client(self.cluster.config, account=7, timeout=60.0) as client:
                     while not self._stopping.is_set():
                         client.place_limit("BTC-USD", "buy", "100.00", "0.1", tif="IOC")
                         self.answered += 1
@@ -94,15 +94,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         yield cluster
 
 
+def term(cluster: LocalCluster) -> int:
+    return cluster.wait_for(lambda: cluster.statuses().get(1), 60, "the status of the node").term
+
+
 @pytest.fixture
 def target(cluster: LocalCluster) -> Iterator[Target]:
     target = Target(cluster)
-    before = cluster.statuses()[1].term
+    before = term(cluster)
     with target.honest_client():
         wait_for(target.served(10))
         yield target
         wait_for(target.served(10))
-    assert cluster.statuses()[1].term == before, "the node was deposed"
+    assert term(cluster) == before, "the node was deposed"
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_orders_are_cancelled_when_their_client_has_gone_and_stay_when_it_goes_t
                 client.open_session(session, 2, cancel_on_disconnect=True)
                 client.ask(place((session, 1), 2, Side.BUY, 1, 1))
             leaves.close()
-            cluster.wait_for(lambda: len(open_orders(cluster, 2)) == before + 1, 30.0, "one order cancelled")
+            cluster.wait_for(lambda: len(open_orders(cluster, 2)) == before + 1, 60, "one order cancelled")
             gateways.kill("a")
         with SoupClient(gateways.address("b")) as client:
             client.login()

@@ -62,7 +62,7 @@ class Market:
                 return False
             return True
 
-        self.cluster.wait_for(connected, 30.0, "a connection to the gateway")
+        self.cluster.wait_for(connected, 60, "a connection to the gateway")
         assert client[0].login() == (str(number), 1)
         return client[0]
 

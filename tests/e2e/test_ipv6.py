@@ -54,7 +54,7 @@ def test_orders_events_and_admin_requests_travel_over_ipv6(
     assert cli.run(["--config", str(cluster.config_path), "cluster", "status", "--json"]) == Exit.OK
     assert {row["node_id"] for row in json.loads(capsys.readouterr().out)["nodes"]} == {1, 2, 3}
     host, port = cluster.config.node(leader).metrics_bind
-    with urllib.request.urlopen(f"http://[{host}]:{port}/metrics", timeout=5) as reply:
+    with urllib.request.urlopen(f"http://[{host}]:{port}/metrics", timeout=30) as reply:
         assert "smrx_term" in reply.read().decode()
 
 

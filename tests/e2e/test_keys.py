@@ -22,7 +22,7 @@ def restart(cluster: LocalCluster, node: int) -> None:
         mine = statuses.get(node)
         return mine is not None and mine.role in ("leader", "follower") and mine.agreement.state == "AGREE"
 
-    cluster.wait_for(back, 30, f"node {node} back among the others")
+    cluster.wait_for(back, 60, f"node {node} back among the others")
 
 
 def test_key_rotation_under_load(tmp_path: Path) -> None:

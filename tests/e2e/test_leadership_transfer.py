@@ -40,7 +40,7 @@ class DepositFlow:
 
     def start(self) -> None:
         self._thread.start()
-        self._cluster.wait_for(lambda: self.deposits > 10, 20, "deposits")
+        self._cluster.wait_for(lambda: self.deposits > 10, 60, "deposits")
 
     def stop(self) -> None:
         self._done.set()
@@ -73,7 +73,7 @@ def test_leadership_transfer_under_load(make_cluster: MakeCluster, capsys: pytes
             successor = before % 3 + 1
             moved_at = running.deposits
             assert cli.run([*command, str(successor)]) == Exit.OK
-            cluster.wait_for(lambda at=moved_at: running.deposits > at + 5, 20, "deposits under the new leader")
+            cluster.wait_for(lambda at=moved_at: running.deposits > at + 5, 60, "deposits under the new leader")
             assert cluster.wait_leader() == successor
             assert re.search(
                 rf"transferred from node {before} to node {successor}, observed after [0-9.]+ ms",
@@ -95,7 +95,7 @@ def test_rolling_restart_fails_no_request(make_cluster: MakeCluster) -> None:
     with flow(cluster) as running:
         for node in (1, 2, 3):
             cluster.process(node).terminate()
-            assert cluster.process(node).wait(10) == 0
+            assert cluster.process(node).wait(60) == 0
             cluster.start_node(node)
-            cluster.wait_for(lambda node=node: back(node), 30, f"node {node} back among the others")
+            cluster.wait_for(lambda node=node: back(node), 60, f"node {node} back among the others")
     check(cluster, running)

@@ -56,7 +56,7 @@ def test_nodes_join_and_leave_under_load(make_cluster: MakeCluster) -> None:
         smrx(cluster, "cluster", "remove", "2")
         assert cluster.process(2).wait(20) == 0
         moved = running.deposits
-        cluster.wait_for(lambda: running.deposits > moved + 5, 20, "deposits with two nodes")
+        cluster.wait_for(lambda: running.deposits > moved + 5, 60, "deposits with two nodes")
     check(cluster, running)
 
 

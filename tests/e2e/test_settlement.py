@@ -119,7 +119,7 @@ def test_log_audit_verifies_settlement_and_fills_gaps(make_cluster: MakeCluster,
 
     def stop(node_id: int) -> str:
         cluster.signal(node_id, signal.SIGTERM)
-        cluster.wait_for(lambda: None if cluster.running(node_id) else True, 30, f"node {node_id} to stop")
+        cluster.wait_for(lambda: None if cluster.running(node_id) else True, 60, f"node {node_id} to stop")
         return str(cluster.config.node_dir(node_id))
 
     with Client(cluster.config, account=0) as client:

@@ -126,7 +126,9 @@ def has_meaningless_bytes(command: Command, kind: CommandKind, rules: int) -> bo
     used = set(DETAILS_BYTES.get(kind, ()))
     if kind in (CommandKind.PLACE, CommandKind.CANCEL, CommandKind.REPLACE) and rules >= 2:
         used |= set(PERSON_BYTES)
-    if any(byte and at not in used for at, byte in enumerate(command.bytes_of_details(0, 128))):
+    details = command.bytes_of_details(0, 128)
+    # Most commands have no details.
+    if any(details) and any(byte and at not in used for at, byte in enumerate(details)):
         return True
     return kind is CommandKind.PLACE and has_meaningless_terms(command)
 
