@@ -125,6 +125,9 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     #: The leader cancels the orders of a session with cancel-on-disconnect after this time without a message from it.
     #: The client sends a message at least four times in this time.
     disconnect_ms: Annotated[int, msgspec.Meta(ge=100)] = 5000
+    #: Microseconds for which a node looks for messages again and again before it sleeps. A lone order is answered
+    #: sooner, but each node takes a whole processor; only for machines with more processors than busy processes.
+    spin_us: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

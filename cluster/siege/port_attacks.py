@@ -12,6 +12,7 @@ from typing import Final
 import zmq
 
 from cluster.siege.attack_target import Attacker
+from cluster.siege.link_connection import LinkConnection
 from cluster.siege.zmtp_connection import ZmtpConnection, split_address
 from smrx.config import NodeConfig
 from smrx.consensus import messages
@@ -25,13 +26,13 @@ _CHUNK: Final = 1 << 20
 #: Half-open connections to each port of each node.
 _HALF_OPEN: Final = 160
 _METRICS_CONNECTIONS: Final = 500
+_RAFT_CONNECTIONS: Final = 4
 _HEALTH_SECONDS: Final = 2.0
 
 
 def addresses(node: NodeConfig) -> tuple[str, ...]:
     """Return the addresses of a node that speak ZeroMQ."""
-    found = (node.raft_address, node.orders_address, node.events_address, node.admin_address)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys((node.orders_address, node.events_address, node.admin_address)))
 
 
 @contextmanager
@@ -68,10 +69,11 @@ def try_send(to: "zmq.Socket[bytes]", *parts: bytes) -> bool:
 def giant_frames(attacker: Attacker) -> None:
     """Announce a frame of 1 GiB on every port of every node, and send it until the node closes the connection."""
     while attacker.running:
-        open_ports = []
+        open_ports: list[ZmtpConnection | LinkConnection] = []
         for node in attacker.config.nodes:
-            for address in addresses(node):
-                connection = ZmtpConnection(address, "SUB")
+            connections: list[ZmtpConnection | LinkConnection] = [LinkConnection(attacker.config, node)]
+            connections += [ZmtpConnection(address, "SUB") for address in addresses(node)]
+            for connection in connections:
                 connection.announce(_ANNOUNCED)
                 # As a subscription, where the port takes some.
                 connection.send_bytes(b"\x01" + bytes(_CHUNK - 1))
@@ -99,7 +101,7 @@ def garbage(attacker: Attacker) -> None:
                 while to.poll(0):
                     attacker.report.received += sum(map(len, to.recv_multipart()))
             for node in attacker.config.nodes:
-                for address in (*addresses(node), _metrics(node)):
+                for address in (node.raft_address, *addresses(node), _metrics(node)):
                     _send_raw(address, rng.choice((b"GET / HTTP/1.1\r\n\r\n", rng.randbytes(300), bytes(70_000))))
                     attacker.report.sent += 1
 
@@ -111,7 +113,7 @@ def half_open(attacker: Attacker) -> None:
     try:
         for number in range(attacker.scaled(_HALF_OPEN)):
             for node in attacker.config.nodes:
-                for address in (*addresses(node), _metrics(node)):
+                for address in (node.raft_address, *addresses(node), _metrics(node)):
                     if not attacker.running:
                         return
                     connection = socket.socket()
@@ -130,7 +132,7 @@ def half_open(attacker: Attacker) -> None:
 
 
 def handshakes(attacker: Attacker) -> None:
-    """Start CURVE handshakes under unknown keys on every port of every node, one after another."""
+    """Start handshakes under unknown keys on every port of every node, one after another: CURVE, and TLS for links."""
     servers = [node.public_keys[0] if node.public_keys else zmq.curve_keypair()[0] for node in attacker.config.nodes]
     with zmq_context() as context:
         while attacker.running:
@@ -146,6 +148,9 @@ def handshakes(attacker: Attacker) -> None:
                     try_send(unknown, b"let me in")
                     opened.append(unknown)
             attacker.report.sent += len(opened)
+            for node in attacker.config.nodes:
+                LinkConnection(attacker.config, node).close()
+                attacker.report.sent += 1
             time.sleep(0.02)
             for unknown in opened:
                 unknown.close(linger=0)
@@ -187,16 +192,19 @@ def raft_frames(attacker: Attacker) -> None:
     )  # fmt: skip
     known = messages.encode(envelope)
     bodies = (b"", bytes(64), random.Random(1).randbytes(4096), known, known[:-1])
-    with zmq_context() as context:
-        sockets = [dealer(context, attacker.leader.raft_address) for _ in range(4)]
+    links: list[LinkConnection] = []
+    try:
         while attacker.running:
-            sent = sum(try_send(to, body) for to in sockets for body in bodies)
-            attacker.report.sent += sent
-            for to in sockets:
-                while to.poll(0):
-                    attacker.report.received += len(to.recv())
-            if not sent:
-                time.sleep(0.0005)
+            links = [link for link in links if link.is_open]
+            while len(links) < _RAFT_CONNECTIONS and attacker.running:
+                links.append(LinkConnection(attacker.config, attacker.leader))
+            for link in links:
+                link.message(*bodies)
+                attacker.report.sent += len(bodies)
+                attacker.report.received += link.received_bytes()
+    finally:
+        for link in links:
+            link.close()
 
 
 def shutdown(attacker: Attacker) -> None:

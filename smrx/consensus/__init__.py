@@ -9,7 +9,7 @@ from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.recovery import MetaError, MetaStore
 from smrx.consensus.replica import Replica
 from smrx.consensus.transport import PeerTransport
-from smrx.consensus.transport_zmq import ZmqTransport
+from smrx.consensus.transport_tcp import TcpTransport
 
 __all__ = [
     "Agreement",
@@ -22,5 +22,5 @@ __all__ = [
     "Replica",
     "ReplicaSettings",
     "StateMachine",
-    "ZmqTransport",
+    "TcpTransport",
 ]

@@ -31,3 +31,8 @@ def of_node(config: Config, node_id: int) -> LinkKeys | None:
             f"{own.public}"
         )
     return LinkKeys(own, {node.id: node.public_keys for node in config.nodes if node.id != node_id})
+
+
+def holders_of(keys: LinkKeys, key: str) -> list[int]:
+    """Return the peers with this public key: they may connect, and a message under it is from one of them."""
+    return [peer for peer, public in keys.peers.items() if key in public]

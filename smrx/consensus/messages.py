@@ -226,7 +226,7 @@ def cluster_number(name: str) -> int:
     return xxhash.xxh3_64_intdigest(name.encode())
 
 
-def decode(frame: bytes) -> Envelope | str:
+def decode(frame: bytes | memoryview) -> Envelope | str:
     """Return the message, or why it is invalid: "undecodable" or "absurd"."""
     try:
         envelope = _decode(frame)

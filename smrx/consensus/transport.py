@@ -1,7 +1,7 @@
 """Exchange messages between members: envelopes, the outbox of a turn, and which peers are connected.
 
 Bytes from the network are data, never code and never an exception. A message that no member of this cluster can have
-meant for this incarnation of this node is counted and dropped. Owns no socket: transport_zmq does, and a simulation has
+meant for this incarnation of this node is counted and dropped. Owns no socket: transport_tcp does, and a simulation has
 none. No threads, no blocking. Called for each message that arrives, at each tick, and to flush(), which makes durable
 what the messages acknowledge.
 
@@ -65,7 +65,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._connected: set[int] = set()
         self._outbox: list[_Posted] = []
         #: Answers to nodes that are no peers: (node, route, frame), each sent over the connection of the message.
-        self._answers: list[tuple[int, bytes, bytes]] = []
+        self._answers: list[tuple[int, object, bytes]] = []
         self._answered_at: dict[int, float] = {}
         #: Messages of this process so far.
         self._messages = 0
@@ -205,8 +205,9 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         for peer, frame, _ in posted:
             if not self._transmit(peer, frame):
                 self.dropped["peer not ready"] += 1
+        self._send_now()
 
-    def receive(self, frame: bytes, route: bytes = b"") -> bool:
+    def receive(self, frame: bytes | memoryview, route: object = None) -> bool:
         """Handle one message from the network; return whether it was a valid one of a peer.
 
         `route` identifies the connection it came by.
@@ -230,7 +231,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         self._onMessageReceived(self._nodes[peer], envelope)
         return True
 
-    def _answer_unknown_peer(self, envelope: Envelope, route: bytes) -> None:
+    def _answer_unknown_peer(self, envelope: Envelope, route: object) -> None:
         answer = self._unknown_peer(envelope)
         sender, now = envelope.sender, self._clock()
         if answer is not None and now - self._answered_at.get(sender, -_ANSWER_SECONDS) >= _ANSWER_SECONDS:
@@ -261,7 +262,10 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         """Send a frame; return False if the peer cannot take it now."""
         raise NotImplementedError
 
-    def _answer(self, node: int, route: bytes, frame: bytes) -> None:
+    def _send_now(self) -> None:
+        """Send what _transmit() has taken, if it only queues."""
+
+    def _answer(self, node: int, route: object, frame: bytes) -> None:
         """Send a frame to a node that is no peer, over the connection of its message."""
 
     def _disconnect(self, peer: int) -> None:

@@ -1,8 +1,7 @@
 """Greet the other end of a connection, and prove the X25519 keys of both ends to each other inside of TLS. Sans I/O.
 
 The side that dials sends a hello: protocol version, purpose of the port, cluster, and with keys a new (ephemeral)
-public key and its own. The other side answers with a welcome, its two public keys and a proof; then the first sends its
-proof.
+public key and its own. The other side answers with a welcome, its two public keys and a proof, the first with its own.
 A proof is an HMAC of all that was said and of the server's certificate as its sender saw it, under a secret that takes
 the secret key of one of the two to compute. docs/security.md has the argument. Without keys nothing is proven.
 

@@ -147,6 +147,11 @@ class AdminService:
         self._budget.stop()
 
     @property
+    def has_requests(self) -> bool:
+        """Whether requests or replies wait."""
+        return len(self._reads) > 0 or bool(self._outbox.blocked)
+
+    @property
     def has_more_to_do(self) -> bool:
         """Whether requests wait that could be answered now."""
         return self._reads.has_answerable(self._outbox.blocked)

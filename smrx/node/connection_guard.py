@@ -5,6 +5,8 @@ opened. So the guard counts the connections of each port by ZeroMQ's events, and
 the port's share of the descriptors of the process. The links of members and the admin port have shares of their own,
 and a share is kept for files. A connection without a completed handshake ends after HANDSHAKE_MS (zap.py).
 
+The Raft port is no ZeroMQ socket; its listener counts and bounds its own connections.
+
 Owns the monitor sockets, which are not polled: a node's loop turns at least once in each heartbeat interval, and the
 descriptors that no port gets suffice for what connects in between. Never reads or closes a descriptor. Run by the
 reactor.
@@ -18,6 +20,8 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 import zmq
+
+from smrx.links.listener import Listener
 
 log = logging.getLogger(__name__)
 
@@ -59,23 +63,30 @@ class _Port:
 class ConnectionGuard:
     """Counts the connections of each port and cuts off those above its bound."""
 
-    def __init__(self, listening: "Mapping[str, zmq.Socket[bytes]]", descriptors: int) -> None:
-        """Watch bound sockets by the name of their port, a key of SHARES. `descriptors`: the limit of the process."""
+    def __init__(
+        self, listening: "Mapping[str, zmq.Socket[bytes]]", descriptors: int, raft: Listener | None = None
+    ) -> None:
+        """Watch bound sockets by the name of their port, a key of SHARES; report also the Raft port's connections.
+
+        `descriptors`: the limit of the process.
+        """
+        self._raft = raft
         self._ports = [
-            _Port(name, listened, max(1, min(_MOST, int(descriptors * SHARES[name]))))
-            for name, listened in listening.items()
+            _Port(name, listened, most_connections(name, descriptors)) for name, listened in listening.items()
         ]
         self._next_read = self._next_check = 0.0
 
     @property
     def open(self) -> dict[str, int]:
         """The open connections of each port."""
-        return {port.name: len(port.open) for port in self._ports}
+        raft = {} if self._raft is None else {"raft": len(self._raft.connections)}
+        return raft | {port.name: len(port.open) for port in self._ports}
 
     @property
     def refused(self) -> dict[str, int]:
-        """How many connections of each port were cut off because of its bound."""
-        return {port.name: port.refused for port in self._ports}
+        """How many connections of each port were cut off because of its bounds."""
+        raft = {} if self._raft is None else {"raft": self._raft.refused.total()}
+        return raft | {port.name: port.refused for port in self._ports}
 
     def run(self, now: float) -> None:
         """Read what happened, if that is due, and cut off what is above a bound."""
@@ -103,6 +114,11 @@ class ConnectionGuard:
             with suppress(zmq.ZMQError):
                 port.listening.disable_monitor()
             port.monitor.close(linger=0)
+
+
+def most_connections(port: str, descriptors: int) -> int:
+    """Return the bound of a port's connections; `descriptors`: the limit of the process."""
+    return max(1, min(_MOST, int(descriptors * SHARES[port])))
 
 
 def _read(port: _Port) -> None:

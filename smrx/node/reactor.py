@@ -17,14 +17,15 @@ from typing import Final, TypeVar
 import zmq
 
 from smrx.config import Config
-from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, ZmqTransport, keys, membership
+from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, TcpTransport, keys, membership
 from smrx.consensus.agreement import remedy
 from smrx.consensus.zap import ZapHandler
+from smrx.links.poller import Poller
 from smrx.node import admin_access
 from smrx.node.admin_service import AdminService
 from smrx.node.admission import Admission
 from smrx.node.client_limits import ClientLimits
-from smrx.node.connection_guard import ConnectionGuard
+from smrx.node.connection_guard import ConnectionGuard, most_connections
 from smrx.node.frame_block import AnswerBlock
 from smrx.node.memory_scrub import MemoryScrub
 from smrx.node.metrics_server import MetricsServer
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Messages of members read in a turn: few enough to return to the clients in time.
-_RAFT_PER_TURN: Final = 256
 #: The time between two updates of the metrics.
 _STATUS_SECONDS: Final = 0.5
 #: How long a node that stops keeps its order entry socket open to send what is queued.
@@ -57,7 +56,7 @@ class PortInUseError(Exception):
 class Node(Turn):
     """The reactor, and the parts of the node that it runs."""
 
-    transport: ZmqTransport
+    transport: TcpTransport
     _scrub: MemoryScrub
     #: Times on time.monotonic(): when this node last read from its clients, and when it next updates its metrics.
     _last_read_at: float
@@ -78,6 +77,7 @@ class Node(Turn):
         self._order_addresses = {node.id: node.orders_address for node in config.nodes}
         self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._poller = Poller(spin_seconds=config.timing.spin_us / 1e6)
         try:
             self._open(link_keys)
         except BaseException:
@@ -100,19 +100,18 @@ class Node(Turn):
 
     def turn(self) -> None:
         """Run one turn. Nothing leaves before what it depends on is durable."""
-        ready = dict(self._poller.poll(self._poll_timeout_ms(time.monotonic())))
         self._orders.flush()
-        self._receive(ready)  # Raft messages, orders, admin requests, requests of subscribers
+        was_idle = not self._receive()  # Raft messages, orders, admin requests, requests of subscribers
         self._submit()  # client commands and timer-driven commands, into the log
         applied = self.advance()  # turn.py: send entries, tick the replica, apply, make durable, reply
         self._report_applied(applied)  # to the admin service and the timers
         self._publish(applied)  # events and heartbeat
-        self._run_periodic_work(idle=not ready)  # memory scrub, metrics
+        self._run_periodic_work(idle=was_idle)  # memory scrub, metrics
 
-    def _poll_timeout_ms(self, now: float) -> int:
-        """Return how long a poll may block: until the next deadline, not at all if messages may be waiting."""
-        if self._has_more_to_read:
-            return 0
+    def _poll_timeout(self, now: float) -> float:
+        """Return how many seconds a poll may block: until the next deadline, not at all if messages may be waiting."""
+        if self._has_more_to_read or self.transport.has_more_to_read:
+            return 0.0
         deadline = min(
             self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline,
             self.admin.next_deadline, self._orders.outbox.next_deadline,
@@ -122,24 +121,29 @@ class Node(Turn):
             expiry_ns = self.state.next_expiry_ns
             if expiry_ns is not None:
                 deadline = min(deadline, self._expiry_timer.deadline(expiry_ns, self.stamp_ns(), now))
-        # Rounded up: if the poll ended a fraction of a millisecond early, the loop would spin until the deadline.
-        return max(0, int((deadline - now) * 1000) + 1)
+        return max(0.0, deadline - now)
 
-    def _receive(self, ready: dict[object, int]) -> None:
-        self._has_more_to_read = False
-        if self._zap is not None and self._zap.socket in ready:
-            self._has_more_to_read |= self._zap.answer()
-        for socket in self.transport.sockets:
-            if socket in ready:
-                self.transport.drain(_RAFT_PER_TURN)
-        if self._orders.socket in ready:
-            self._receive_orders()
-        self.admin.receive(is_ready=self.admin.socket in ready)
-        if self.publisher.socket in ready:
-            newest = self.state.engine.event_sequence
-            self._has_more_to_read |= self.publisher.receive(newest, time.monotonic(), self.fenced)
+    def _receive(self) -> bool:
+        """Wait for messages and take them; return whether there were any."""
+        timeout = self._poll_timeout(time.monotonic())
+        self._has_more_to_read = self._admin_is_ready = False
+        self.transport.begin_turn()
+        found = self._poller.run(timeout)
+        self.admin.receive(is_ready=self._admin_is_ready)
+        return found
 
-    def _receive_orders(self) -> None:
+    def _answer_handshakes(self, events: int) -> None:
+        assert self._zap is not None
+        self._has_more_to_read |= self._zap.answer()
+
+    def _note_admin(self, events: int) -> None:
+        self._admin_is_ready = True
+
+    def _receive_subscribers(self, events: int) -> None:
+        newest = self.state.engine.event_sequence
+        self._has_more_to_read |= self.publisher.receive(newest, time.monotonic(), self.fenced)
+
+    def _receive_orders(self, events: int) -> None:
         block = self._orders.receive()
         self._has_more_to_read |= self._orders.has_more
         if block is not None:
@@ -184,6 +188,7 @@ class Node(Turn):
         if self.replica.removed and not self._stop:
             log.warning("node %d was removed from cluster %r and stops", self.me.id, self.config.cluster)
             self._stop = True
+        self._watched_admin.is_used |= self.admin.has_requests
         self.admin.answer()
         self._has_more_to_read |= self.admin.has_more_to_do
         now = time.monotonic()
@@ -195,6 +200,7 @@ class Node(Turn):
                 self._limits.session_counts.applied(entry.events)
 
     def _publish(self, applied: list[Applied]) -> None:
+        self._watched_events.is_used |= self.publisher.subscribers > 0
         if self.fenced is not None:
             # Its events may differ from those of the majority.
             self.publisher.end_all(ErrorCode.FENCED, self.fenced)
@@ -241,9 +247,11 @@ class Node(Turn):
 
     def _send(self, reply: Reply) -> None:
         self._orders.send(reply.identity, reply.frame)
+        self._watched_orders.is_used = True
 
     def _send_answers(self, answers: AnswerBlock) -> None:
         self._orders.send_answers(answers)
+        self._watched_orders.is_used = True
 
     def hint(self) -> LeaderHint:
         """Return the leader and its address, as far as this node has learned."""
@@ -287,20 +295,21 @@ class Node(Turn):
         self.order_entry = OrderEntry(
             me.id, config.limits.pending_commands, limits=self._limits, has_keys=link_keys is not None
         )
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         # Before the sockets that it serves.
         self._zap = None if link_keys is None else ZapHandler(self._context)
         self.admission = Admission(config, link_keys, self._zap, self.state)
         self.transport = _bound(
             me.raft_address,
-            lambda: ZmqTransport(
-                self._context,
+            lambda: TcpTransport(
+                self._poller,
                 cluster=config.cluster,
                 node_id=me.id,
                 bind=me.raft_address,
                 peers={node.id: node.raft_address for node in config.nodes if node.id != me.id},
                 incarnation=self.meta.incarnation,
                 keys=link_keys,
-                zap=self._zap,
+                max_connections=most_connections("raft", descriptors),
             ),
         )
         self.publisher = _bound(
@@ -337,25 +346,20 @@ class Node(Turn):
             members=membership.of(config.nodes),
             wall_ns=self.wall_ns,
         )
-        (raft,) = self.transport.sockets
-        ports = {
-            "raft": raft,
-            "orders": self._orders.socket,
-            "events": self.publisher.socket,
-            "admin": self.admin.socket,
-        }
-        self.connections = ConnectionGuard(ports, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        self._poller = zmq.Poller()
-        handshakes = () if self._zap is None else (self._zap.socket,)
-        for socket in (*handshakes, *ports.values()):
-            self._poller.register(socket, zmq.POLLIN)
+        ports = {"orders": self._orders.socket, "events": self.publisher.socket, "admin": self.admin.socket}
+        self.connections = ConnectionGuard(ports, descriptors, self.transport.listener)
+        if self._zap is not None:
+            self._poller.add_zmq(self._zap.socket, self._answer_handshakes)
+        self._watched_orders = self._poller.add_zmq(self._orders.socket, self._receive_orders)
+        self._watched_events = self._poller.add_zmq(self.publisher.socket, self._receive_subscribers)
+        self._watched_admin = self._poller.add_zmq(self.admin.socket, self._note_admin)
         self._session_timeout_s = config.timing.disconnect_ms / 1000
         self._session_timeouts = SessionTimeouts(self._session_timeout_s)
         self._expiry_timer = ExpiryTimer()
         self._last_read_at = time.monotonic()
         self._next_status = 0.0
         self._scrub = MemoryScrub(self.state)
-        self._has_more_to_read = False
+        self._has_more_to_read = self._admin_is_ready = False
 
     def close(self) -> None:
         """Close every socket and the data directory; safe on a node that was opened in part."""
@@ -375,6 +379,7 @@ class Node(Turn):
         if orders is not None:
             orders.close()
         self._context.destroy(linger=0)
+        self._poller.close()
         storage = getattr(self, "storage", None)
         if storage is not None:
             storage.close()

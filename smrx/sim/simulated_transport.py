@@ -10,9 +10,8 @@ from typing import Final, Protocol
 
 from smrx.config import NodeConfig
 from smrx.consensus import MemoryJournal, PeerTransport
-from smrx.consensus.keys import LinkKeys
+from smrx.consensus.keys import LinkKeys, holders_of
 from smrx.consensus.messages import AppendReply, Body
-from smrx.consensus.transport_zmq import holders_of
 from smrx.key_files import KeyPair
 from smrx.sim.checker import Violation
 
@@ -69,7 +68,7 @@ class SimulatedTransport(PeerTransport):
         self._host.transmit(peer, frame)
         return True
 
-    def _answer(self, node: int, route: bytes, frame: bytes) -> None:
+    def _answer(self, node: int, route: object, frame: bytes) -> None:
         self._host.transmit(node, frame)
 
     def post(self, peer: int, body: Body) -> None:

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zmq
 
 from smrx.config import Config, ConfigError, NodeConfig, dump, load, parse
 from smrx.consensus import keys, messages
 from smrx.consensus.keys import LinkKeys
 from smrx.key_files import KeyPair, KeysError, generate, read, write
 from tests.consensus.harness import entry
-from tests.consensus.sockets import CLUSTER, Mesh, Node
+from tests.consensus.sockets import CLUSTER, Mesh, Node, Outsider
 
 PAIRS = {node: generate() for node in (1, 2, 3)}
 
@@ -31,29 +30,11 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
     mesh.close()
 
 
-def dealer_to(mesh: Mesh, victim: Node, server: str | None, own: KeyPair | None) -> "zmq.Socket[bytes]":
-    """A socket to a node's Raft port, with or without keys, with queued messages that a member could send."""
-    dealer = mesh.context.socket(zmq.DEALER)
-    dealer.linger = 0
-    if server is not None and own is not None:
-        dealer.curve_serverkey = server.encode()
-        dealer.curve_publickey, dealer.curve_secretkey = own.public.encode(), own.secret.encode()
-    dealer.connect(victim.address)
-    dealer.send(b"let me in")
-    return dealer
-
-
-def turns_away(mesh: Mesh, victim: Node, dealer: "zmq.Socket[bytes]") -> bool:
-    """Return whether the node ends the handshake of this socket and receives nothing from it."""
-    monitor = dealer.get_monitor_socket(
-        zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-        | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-        | zmq.EVENT_DISCONNECTED
-    )
-    mesh.run_until(lambda: monitor.poll(0) or victim.transport.dropped["undecodable"])
-    dealer.disable_monitor()
-    dealer.close()
+def turns_away(mesh: Mesh, victim: Node, outsider: Outsider) -> bool:
+    """Return whether the node ends the connection of a process that has a message for it, and receives nothing."""
+    outsider.send(b"let me in")
+    mesh.run_until(lambda: outsider.has_ended or victim.transport.dropped["undecodable"])
+    outsider.close()
     return victim.transport.dropped["undecodable"] == 0
 
 
@@ -65,21 +46,21 @@ def test_members_with_keys_elect_and_commit(mesh: Mesh) -> None:
 
 def test_unknown_peer_without_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
-    assert turns_away(mesh, victim, dealer_to(mesh, victim, None, None))
+    assert turns_away(mesh, victim, Outsider(mesh, victim))
     mesh.commit(entry(1))
 
 
 def test_unknown_peer_with_its_own_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     known = PAIRS[victim.replica.node_id].public
-    assert turns_away(mesh, victim, dealer_to(mesh, victim, known, generate()))
+    assert turns_away(mesh, victim, Outsider(mesh, victim, generate(), known))
     mesh.commit(entry(1))
 
 
 def test_member_that_expects_another_server_key_is_refused(mesh: Mesh) -> None:
     victim = mesh.elect()
     other = next(pair for node, pair in PAIRS.items() if node != victim.replica.node_id)
-    assert turns_away(mesh, victim, dealer_to(mesh, victim, generate().public, other))
+    assert turns_away(mesh, victim, Outsider(mesh, victim, other, generate().public))
     mesh.commit(entry(1))
 
 
@@ -87,7 +68,7 @@ def test_unknown_peer_can_connect_without_keys(tmp_path: Path) -> None:
     """What the tests above would see if the door were open."""
     mesh = Mesh(tmp_path)
     victim = mesh.elect()
-    assert not turns_away(mesh, victim, dealer_to(mesh, victim, None, None))
+    assert not turns_away(mesh, victim, Outsider(mesh, victim))
     mesh.close()
 
 
@@ -154,14 +135,14 @@ def test_member_cannot_vote_as_another_member(mesh: Mesh) -> None:
     thief, other = (node for node in mesh.nodes if node is not victim)
     mesh.run_until(lambda: all(map(victim.transport.is_connected, (thief.replica.node_id, other.replica.node_id))))
     term, own = victim.replica.term, PAIRS[thief.replica.node_id]
-    dealer = dealer_to(mesh, victim, PAIRS[victim.replica.node_id].public, own)
-    dealer.send(forged(mesh, victim, other))
+    outsider = Outsider(mesh, victim, own, PAIRS[victim.replica.node_id].public)
+    outsider.send(forged(mesh, victim, other))
     mesh.run_until(lambda: victim.transport.dropped["under a key that is not the sender's"])
     assert victim.replica.term == term
     # With its own id the message is accepted.
-    dealer.send(forged(mesh, victim, thief))
+    outsider.send(forged(mesh, victim, thief))
     mesh.run_until(lambda: victim.replica.term >= term + 50)
-    dealer.close()
+    outsider.close()
     mesh.commit(entry(1))
 
 

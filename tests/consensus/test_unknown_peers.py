@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import zmq
 
 from smrx.config import NodeConfig
 from smrx.consensus import Replica, messages
@@ -19,7 +18,11 @@ from smrx.consensus.messages import (
     NotAMember,
     PreVote,
 )
-from smrx.consensus.transport_zmq import has_message
+from smrx.links import greeting
+from smrx.links.connection import Connection
+from smrx.links.greeted_links import GreetedLinks
+from smrx.links.greeting import ServerGreeting, Terms
+from smrx.links.listener import Bounds, Listener
 from tests.consensus.harness import CLUSTER, ENTRY_HEAD, Clock, Cluster, Member, Violation
 from tests.consensus.sockets import CLUSTER as SOCKETS
 from tests.consensus.sockets import Mesh
@@ -249,6 +252,32 @@ def test_removed_node_is_told_over_real_sockets(tmp_path: Path) -> None:
     mesh.close()
 
 
+TERMS = Terms(greeting.PEER, messages.cluster_number(SOCKETS))
+BOUNDS = Bounds(
+    connections=8, unadmitted=4, greeting_seconds=3.0, greeting_bytes=greeting.MAX_BYTES, frame_bytes=1 << 20,
+    queue_bytes=1 << 20, unread_ms=2_000,
+)  # fmt: skip
+
+
+class Forger:
+    """A process at a member's address that answers each message with two forged ones."""
+
+    def __init__(self, forged: Envelope) -> None:
+        self.frame = messages.encode(forged)
+
+    def opened(self, connection: Connection) -> None:
+        pass
+
+    def received(self, connection: Connection) -> None:
+        for _ in connection.frames():
+            connection.send(self.frame)
+            connection.send(self.frame)
+        connection.flush()
+
+    def closed(self, connection: Connection) -> None:
+        pass
+
+
 def test_answer_that_closes_its_own_connection_is_harmless(tmp_path: Path) -> None:
     """A process at a member's address replies that every member was removed and added again."""
     mesh = Mesh(tmp_path)
@@ -269,20 +298,10 @@ def test_answer_that_closes_its_own_connection_is_harmless(tmp_path: Path) -> No
     )
     other.close()
     mesh.nodes.remove(other)
-    mesh.poller = zmq.Poller()
-    listener = mesh.context.socket(zmq.ROUTER)
-    listener.linger = 0
-    listener.bind(other.address)
-    mesh.poller.register(listener, zmq.POLLIN)
-
-    def believed() -> bool:
-        if has_message(listener):
-            route, _ = listener.recv_multipart()
-            for _ in range(2):
-                listener.send_multipart((route, messages.encode(forged)))
-        return victim.replica.member_changes._since[other.replica.node_id] == 1_000
-
-    mesh.run_until(believed)
+    forger = Forger(forged)
+    links = GreetedLinks(forger, lambda connection: ServerGreeting(TERMS, None, None, lambda key: False))
+    links.listener = Listener(other.address, mesh.poller, links, BOUNDS)
+    mesh.run_until(lambda: victim.replica.member_changes._since[other.replica.node_id] == 1_000)
     victim.turn()
-    listener.close()
+    links.listener.close()
     mesh.close()

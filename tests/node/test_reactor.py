@@ -149,7 +149,7 @@ def test_order_expires_without_other_commands(node: Node, orders: zmq.Socket[byt
     assert_accepted(node, orders, opened_account(3), market(), buy(6, expiry_ns=expires), buy(7))
     applied = node.state.engine.sequence
     assert node.state.next_expiry_ns == expires
-    assert node._poll_timeout_ms(time.monotonic()) <= 2200
+    assert node._poll_timeout(time.monotonic()) <= 2.2
     turn_until(node, lambda: node.state.next_expiry_ns != expires)
     assert time.time_ns() >= expires
     assert node.state.engine.inspect.counts()["orders"] == 1, "the order without an expiry stays"

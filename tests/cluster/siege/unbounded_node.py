@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from smrx import cli
-from smrx.consensus import transport_zmq
+from smrx.consensus import transport_tcp
 from smrx.node import admin_service, metrics_server, order_socket, peer_outbox, reactor
 from smrx.wire.codes import OutcomeStatus
 
@@ -20,10 +20,10 @@ _LONG_SECONDS: Final = 6.0
 
 def keeps_messages() -> None:
     """Memory: what arrives on the Raft port from a node that is no peer is kept for ever, many times over."""
-    names: Any = transport_zmq.ZmqTransport
+    names: Any = transport_tcp.TcpTransport
     receive = names.receive
 
-    def receive_and_keep(transport: Any, frame: bytes, route: bytes = b"") -> bool:
+    def receive_and_keep(transport: Any, frame: bytes, route: object = None) -> bool:
         is_known: bool = receive(transport, frame, route)
         if not is_known:
             _KEPT.append(bytes(1 << 20))
@@ -34,10 +34,10 @@ def keeps_messages() -> None:
 
 def reads_slowly() -> None:
     """Time: each message of a node that is no peer holds the loop."""
-    names: Any = transport_zmq.ZmqTransport
+    names: Any = transport_tcp.TcpTransport
     receive = names.receive
 
-    def receive_slowly(transport: Any, frame: bytes, route: bytes = b"") -> bool:
+    def receive_slowly(transport: Any, frame: bytes, route: object = None) -> bool:
         is_known: bool = receive(transport, frame, route)
         if not is_known:
             time.sleep(_LONG_SECONDS)
