@@ -23,6 +23,8 @@ class MembershipHistory:
     def __init__(self, initial: Membership) -> None:
         """`initial` is the membership of the cluster file of the initial nodes."""
         self._chain: list[tuple[int, int, Membership]] = [(_GENESIS, 0, initial)]
+        #: (index, entry) of committed memberships that agree with the chain: most logs have the same ones at each turn.
+        self._compared: set[tuple[int, bytes]] = set()
 
     @property
     def newest(self) -> Membership:
@@ -38,7 +40,10 @@ class MembershipHistory:
         """Record the memberships of a log that is committed up to an entry; return the indexes of the new ones."""
         found = []
         for index, entry in journal.memberships:
-            if _GENESIS < index <= committed and self._is_new(node, index, entry):
+            if not _GENESIS < index <= committed or (index, entry) in self._compared:
+                continue
+            self._compared.add((index, entry))
+            if self._is_new(node, index, entry):
                 term = journal.term_at(index)
                 known = journal.term_at(journal.first_index) if term is None else term
                 self._chain.append((index, known or 0, membership.decode(entry)))

@@ -46,8 +46,8 @@ class WireInvariants:
         self._received_at: dict[int, dict[int, float]] = {}
         #: node -> (term, local time) since when it leads.
         self._led_since: dict[int, tuple[int, float]] = {}
-        #: node -> the leader's membership, and since when it has it.
-        self._membership_since: dict[int, tuple[tuple[int, bytes], float]] = {}
+        #: node -> the leader's membership, its voters, and since when it has it.
+        self._membership_since: dict[int, tuple[tuple[int, bytes], frozenset[int], float]] = {}
         #: node -> how often a new node reused its id.
         self._replaced: dict[int, int] = {}
         #: Nodes that learned in this incarnation that they were removed.
@@ -162,19 +162,18 @@ class WireInvariants:
                     f"a majority elects: node {node} leads term {term} with the votes of {sorted(voters)}; the voters "
                     f"are {sorted(members.voters)}"
                 )
-        if self._membership_since.get(node, ((0, b""), 0.0))[0] != journal.membership:
+        if node not in self._membership_since or self._membership_since[node][0] != journal.membership:
             # A new voter gets the time of a lease for its first message.
-            self._membership_since[node] = (journal.membership, local)
-        self._check_lease(node, journal, local)
+            self._membership_since[node] = (journal.membership, decode(journal.membership[1]).voters, local)
+        self._check_lease(node, local)
 
-    def _check_lease(self, node: int, journal: MemoryJournal, local: float) -> None:
+    def _check_lease(self, node: int, local: float) -> None:
         """Check that a leader received messages from a majority within the lease."""
-        (_, entry), membership_since = self._membership_since[node]
-        members = decode(entry)
-        needed = majority(members) - (node in members.voters)
+        _, voters, membership_since = self._membership_since[node]
+        needed = len(voters) // 2 + 1 - (node in voters)
         if needed <= 0:
             return
-        received = sorted((at for peer, at in self._received_at[node].items() if peer in members.voters), reverse=True)
+        received = sorted((at for peer, at in self._received_at[node].items() if peer in voters), reverse=True)
         last = received[needed - 1] if len(received) >= needed else 0.0
         silent = local - max(last, self._led_since[node][1], membership_since)
         if silent > self._lease_seconds + _SLACK_SECONDS:
