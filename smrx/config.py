@@ -190,7 +190,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     #: Connections at once.
     connections: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1 << 14
     #: Commands of one client without an answer; beyond them its connection is not read.
-    commands_under_way: Annotated[int, msgspec.Meta(ge=1, le=1 << 15)] = 4096
+    commands_under_way: Annotated[int, msgspec.Meta(ge=1, le=1 << 15)] = 1024
     #: Commands a second of one client, a second's worth at once; beyond them it is not read. If not set there is no
     #: limit, or on a cluster with keys the lower one of a session and of an account.
     commands_per_second: Rate | None = None

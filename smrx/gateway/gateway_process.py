@@ -21,7 +21,8 @@ import xxhash
 from smrx import client_keys
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Config, GatewayConfig
-from smrx.gateway.native.native_server import NativeServer, Route
+from smrx.gateway.native.command_block import AnyRoute
+from smrx.gateway.native.native_server import NativeServer
 from smrx.gateway.person_directory import Person, PersonDirectory, reader
 from smrx.gateway.upstream import Upstream
 from smrx.gateway.upstream_sockets import UpstreamSockets
@@ -153,10 +154,10 @@ class Gateway:
         for refusal in self.upstream.take_refusals():
             self.native.refuse(refusal)
         self.native.credential = self.upstream.credential
-        self.native.read()
+        self.native.read(may_submit=self.upstream.is_idle)
         while self.native.has_block and self.upstream.is_idle:
             self.native.submit_block()
-            self.native.read()
+            self.native.read(may_submit=self.upstream.is_idle)
         self.upstream.tick(now)
         self._report(now)
         self._sockets.perform(self.upstream.take_actions())
@@ -185,7 +186,9 @@ class Gateway:
             deadline = min(deadline, now + _RETRY_SECONDS)
         return max(0.0, deadline - now)
 
-    def _submit(self, route: Route, body: bytes, commands: int, details: int = 0, *, droppable: bool = False) -> None:
+    def _submit(
+        self, route: AnyRoute, body: bytes, commands: int, details: int = 0, *, droppable: bool = False
+    ) -> None:
         self.upstream.submit(route, body, commands, time.monotonic(), details, droppable=droppable)
 
     def _report(self, now: float) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from smrx.gateway.native import packet_splitter
 from smrx.gateway.native.client_table import ALLOWANCE, LOGGED_IN, PERSON, SESSION, STATE, UNDER_WAY, ClientTable
-from smrx.gateway.native.native_server import Block
+from smrx.gateway.native.command_block import Block
 from smrx.gateway.native.packet_splitter import FULL, LIMIT, NEEDS_BYTES, PACKET, SHARE, START, STOP
 from smrx.wire import soup_packets
 from smrx.wire.codes import Side

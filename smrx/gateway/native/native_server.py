@@ -15,7 +15,7 @@ Never applies a command and never answers for the exchange. Called by gateway_pr
 
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from smrx.gateway.native.client_table import (
     UNDER_WAY,
     ClientTable,
 )
+from smrx.gateway.native.command_block import AnyRoute, Block, LoneRoute, Route, Submit
 from smrx.gateway.native.native_client import NativeClient
 from smrx.gateway.native.packet_splitter import FULL, LIMIT, PACKET, SHARE, START, STOP
 from smrx.gateway.person_directory import Person
@@ -48,7 +49,6 @@ from smrx.wire.records import (
     COMMAND_SIZE,
     CREDENTIAL_SHIFT,
     DEFAULT_ANSWERS,
-    DETAILS_SIZE,
     OUTCOME_SIZE,
     SESSION_COMMAND,
 )
@@ -71,6 +71,12 @@ _ARENA_BYTES: Final = 1 << 20
 _PACKETS_A_TURN: Final = 8
 #: Bytes that wait for one client; beyond them it is not read. One that reads nothing for _UNREAD_MS is cut off.
 _BEHIND_BYTES: Final = 128 << 10
+_COMMAND_HEADER: Final = soup_packets.encode(PacketType.UNSEQUENCED, bytes(COMMAND_SIZE))[:HEADER_SIZE]
+_OUTCOME_HEADER: Final = soup_packets.encode(PacketType.SEQUENCED, bytes(OUTCOME_SIZE))[:HEADER_SIZE]
+#: Fields of a command.
+_DETAILS_NUMBER: Final = slice(6, 8)
+_SESSION: Final = slice(8, 16)
+_ONE: Final = np.uint64(1)
 _OPENED: Final = (OutcomeStatus.ACCEPTED, OutcomeStatus.DUPLICATE)
 _OPEN_SESSION: Final = bytes((CommandKind.OPEN_SESSION,))
 _PACKET_BYTES: Final = COMMAND_SIZE + HEADER_SIZE
@@ -83,39 +89,6 @@ _OF_PERSONS: Final = (
     CommandKind.MASS_CANCEL,
     CommandKind.CLOSE_SESSION,
 )
-
-
-class Route:
-    """Who waits for the outcomes of a block: the slot of each command, and the commands as words."""
-
-    __slots__ = ("opening", "slots", "words")
-
-    def __init__(
-        self, slots: NDArray[np.int64], words: NDArray[np.uint64], opening: dict[int, int] | None = None
-    ) -> None:
-        self.slots = slots
-        self.words = words
-        #: Of an OPEN_SESSION: columns of the client's row in the table, and their values once the session is open.
-        self.opening = opening
-
-
-class Block:
-    """The commands that were collected and not submitted yet."""
-
-    def __init__(self) -> None:
-        self.words: NDArray[np.uint64] = np.zeros((MAX_COMMANDS, COMMAND_SIZE // 8), np.uint64)
-        self.commands: NDArray[np.uint8] = self.words.view(np.uint8)
-        self.detail_words: NDArray[np.uint64] = np.zeros((MAX_COMMANDS, DETAILS_SIZE // 8), np.uint64)
-        self.details: NDArray[np.uint8] = self.detail_words.view(np.uint8)
-        self.routes: NDArray[np.int64] = np.zeros(MAX_COMMANDS, np.int64)
-        self.counts: NDArray[np.int64] = np.zeros(2, np.int64)
-
-
-class Submit(Protocol):
-    """Upstream.submit() without the clock."""
-
-    def __call__(self, route: Route, body: bytes, commands: int, details: int = 0, *, droppable: bool = False) -> None:
-        """Send a block."""
 
 
 class NativeServer:
@@ -217,9 +190,14 @@ class NativeServer:
             self.table.heard += now - self._now
         self._now = now
 
-    def read(self) -> None:
-        """Collect the commands of all clients from which bytes have arrived."""
+    def read(self, *, may_submit: bool) -> None:
+        """Collect the commands of all clients from which bytes have arrived.
+
+        `may_submit`: what is submitted now leaves at once, so that a lone order need not go into the block.
+        """
         if not self._ready or self.credential is None:
+            return
+        if may_submit and len(self._ready) == 1 and self._forward_lone():
             return
         self.table.heard[[client.slot for client in self._ready]] = self._now
         for client in self._ready:
@@ -240,6 +218,32 @@ class NativeServer:
         """Whether commands wait to be submitted."""
         return bool(self._block.counts[0])
 
+    def _forward_lone(self) -> bool:
+        """Submit what the only client with bytes has sent, if that is one plain command; return whether it was."""
+        client = next(iter(self._ready))
+        held = client.connection.received_bytes()
+        if len(held) != _PACKET_BYTES or held[:HEADER_SIZE] != _COMMAND_HEADER or self._has_persons or self.has_block:
+            return False
+        body = bytes(held[HEADER_SIZE:])
+        row = self.table.rows[client.slot].tolist()
+        if (
+            row[STATE] != LOGGED_IN
+            or row[UNDER_WAY] >= row[ALLOWANCE]
+            or not row[TOKENS]
+            or body[_DETAILS_NUMBER] != b"\0\0"
+            or int.from_bytes(body[_SESSION], "little") != row[SESSION]
+            or not self._allowed[body[0]]
+        ):
+            return False
+        self._ready.clear()
+        client.connection.consume(_PACKET_BYTES)
+        self.table.heard[client.slot] = self._now
+        self.table.rows[client.slot, UNDER_WAY] = row[UNDER_WAY] + 1
+        self.table.rows[client.slot, TOKENS] = row[TOKENS] - 1
+        self.forwarded += 1
+        self._submit(LoneRoute(client.slot, body), body, 1)
+        return True
+
     def submit_block(self) -> None:
         """Submit the collected commands, and go on with clients that waited for room."""
         block = self._block
@@ -259,7 +263,13 @@ class NativeServer:
 
     def answer(self, answer: Answer) -> None:
         """Send the outcomes of a block to its clients."""
-        route: Route = answer.route
+        route: AnyRoute = answer.route
+        if isinstance(route, LoneRoute):
+            self.table.rows[route.slot, UNDER_WAY] -= _ONE
+            self.table.sent[route.slot] = self._now
+            self.answered += 1
+            self._deliver(route.slot, _OUTCOME_HEADER + answer.outcomes)
+            return
         count = len(route.slots)
         outcomes = np.frombuffer(answer.outcomes, np.uint8).reshape(count, OUTCOME_SIZE)
         touched = packet_splitter.join(
@@ -271,27 +281,31 @@ class NativeServer:
                 self.table.rows[route.slots[0], column] = value
         data = self._packets[:count].data.cast("B")
         for slot, first, last in self._touched[:touched].tolist():
-            client = self._clients[slot]
-            if client is None:
-                self.table.release(slot)
-                continue
-            client.send(data[first * _PACKET_BYTES : last * _PACKET_BYTES])
-            if client.connection.queued_bytes > _BEHIND_BYTES:
-                self._hold(client)
-            elif client in self._held:
-                self._continue(client)
+            self._deliver(slot, data[first * _PACKET_BYTES : last * _PACKET_BYTES])
         self.table.sent[self._touched[:touched, 0]] = self._now
+
+    def _deliver(self, slot: int, packets: bytes | memoryview) -> None:
+        """Send the answers of a client, which may go on if it waited for them."""
+        client = self._clients[slot]
+        if client is None:
+            self.table.release(slot)
+            return
+        client.send(packets)
+        if client.connection.queued_bytes > _BEHIND_BYTES:
+            self._hold(client)
+        elif client in self._held:
+            self._continue(client)
 
     def refuse(self, refusal: Refusal) -> None:
         """Tell the clients of a block that the leader refused it."""
         code = NoticeCode.LIMITED if refusal.code == ErrorCode.LIMITED else NoticeCode.UNAVAILABLE
-        for slot, words in zip(refusal.route.slots.tolist(), refusal.route.words.tolist(), strict=True):
-            self.table.rows[slot, UNDER_WAY] -= np.uint64(1)
+        for slot, session, request in refusal.route.commands():
+            self.table.rows[slot, UNDER_WAY] -= _ONE
             client = self._clients[slot]
             if client is None:
                 self.table.release(slot)
                 continue
-            self._notify(client, code, words[1], words[2], refusal.message)
+            self._notify(client, code, session, request, refusal.message)
             if client in self._held:
                 self._continue(client)
 
@@ -525,7 +539,7 @@ class NativeServer:
         }
         # The session is not the client's before the exchange says so; what follows waits for that.
         row[SESSION] = row[KEPT_ALIVE] = 0
-        row[UNDER_WAY] += np.uint64(1)
+        row[UNDER_WAY] += _ONE
         client.waits_for_answers = True
         self._hold(client)
         self.forwarded += 1
