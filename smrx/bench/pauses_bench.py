@@ -7,12 +7,13 @@ elapsed time is beside it. Called by the command line and, small, by the tests.
 """
 
 import gc
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,23 +64,39 @@ _FIRST_VENUE_SESSION: Final = 0x7000_0000
 _COLLECT_AFTER: Final = 5_000
 
 
+class _Turn(NamedTuple):
+    """A turn: processor time, the part with most of it, orders, elapsed time, pages provided, garbage collection."""
+
+    seconds: float
+    cause: str
+    orders: int
+    elapsed: float
+    faults: int
+    collected: float
+
+
 class Turns:
     """The parts of turns: the longest of each kind, and the longest turn."""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[float]] = {}
         self.count = 0
-        self.longest: tuple[float, str, int, float] = (0.0, "", 0, 0.0)
+        self.longest = _Turn(0.0, "", 0, 0.0, 0, 0.0)
         self._present: dict[str, float] = {}
         self._elapsed = 0.0
+        self._faults = 0
+        self._collected = 0.0
+        self._collecting_since = 0.0
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Measure a part of the present turn."""
+        faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
         started, began = time.thread_time(), time.perf_counter()
         yield
         spent = time.thread_time() - started
         self._elapsed += time.perf_counter() - began
+        self._faults += resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - faults
         self._present[name] = self._present.get(name, 0.0) + spent
 
     def end(self, orders: int) -> None:
@@ -89,9 +106,16 @@ class Turns:
             self.parts.setdefault(name, []).append(seconds)
         if total > self.longest[0]:
             cause = max(self._present, key=self._present.__getitem__)
-            self.longest = (total, cause, orders, self._elapsed)
+            self.longest = _Turn(total, cause, orders, self._elapsed, self._faults, self._collected)
         self.count += 1
-        self._present, self._elapsed = {}, 0.0
+        self._present, self._elapsed, self._faults, self._collected = {}, 0.0, 0, 0.0
+
+    def collecting(self, phase: str, _: dict[str, int]) -> None:
+        """Measure the collection of garbage: a callback of the module gc."""
+        if phase == "start":
+            self._collecting_since = time.thread_time()
+        else:
+            self._collected += time.thread_time() - self._collecting_since
 
 
 class _Loop:
@@ -212,8 +236,9 @@ def run(
 ) -> dict[str, Any]:
     """Let a market grow to so many orders and accounts; return the longest turn and its cause.
 
-    Keys: orders, accounts, turns, longest_ms, longest_elapsed_ms, cause, at_orders, is_below_mark, parts (by name:
-    count, p99_ms, max_ms), snapshots, listings, conditions. Raises WrongResultError if the engine refuses a command.
+    Keys: orders, accounts, turns, longest_ms (processor time), longest_elapsed_ms, longest_pages (that the system
+    provided in it), longest_collection_ms (of garbage), cause, at_orders, is_below_mark, parts (by name: count, p99_ms,
+    max_ms), snapshots, listings, conditions. Raises WrongResultError if the engine refuses a command.
     """
     if orders < _BATCH or accounts < 1:
         raise ValueError(f"orders and accounts: expected {_BATCH} and 1 or more, found {orders} and {accounts}")
@@ -225,10 +250,12 @@ def run(
     try:
         with tempfile.TemporaryDirectory() as folder:
             loop = _Loop(Path(folder), accounts, show)
+            gc.callbacks.append(loop.turns.collecting)
             try:
                 _grow(loop, orders, accounts, show)
                 return _figures(loop, orders, accounts)
             finally:
+                gc.callbacks.remove(loop.turns.collecting)
                 loop.close()
     finally:
         gc.set_threshold(*thresholds)
@@ -300,7 +327,7 @@ def _close_instrument(loop: _Loop, numbering: SessionNumbering) -> None:
 
 
 def _figures(loop: _Loop, orders: int, accounts: int) -> dict[str, Any]:
-    seconds, cause, at_orders, elapsed = loop.turns.longest
+    longest = loop.turns.longest
     parts = {
         name: {
             "count": len(times),
@@ -313,11 +340,13 @@ def _figures(loop: _Loop, orders: int, accounts: int) -> dict[str, Any]:
         "orders": orders,
         "accounts": accounts,
         "turns": loop.turns.count,
-        "longest_ms": round(1000 * seconds, 3),
-        "longest_elapsed_ms": round(1000 * elapsed, 3),
-        "cause": cause,
-        "at_orders": at_orders,
-        "is_below_mark": 1000 * seconds < MARK_MS,
+        "longest_ms": round(1000 * longest.seconds, 3),
+        "longest_elapsed_ms": round(1000 * longest.elapsed, 3),
+        "longest_pages": longest.faults,
+        "longest_collection_ms": round(1000 * longest.collected, 3),
+        "cause": longest.cause,
+        "at_orders": longest.orders,
+        "is_below_mark": 1000 * longest.seconds < MARK_MS,
         "parts": parts,
         "snapshots": loop.snapshots,
         "listings": loop.listings,

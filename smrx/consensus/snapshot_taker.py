@@ -134,6 +134,7 @@ class ForkedSnapshots:
             opened += [] if memory is None else [memory]
             reading, writing = os.pipe()
             opened += [reading, writing]
+            self._pages.stop()
             started = time.perf_counter()
             with warnings.catch_warnings():
                 # Python warns of locks held by other threads; the child takes none.
@@ -162,7 +163,7 @@ class ForkedSnapshots:
         child = self._child
         if child is None:
             # In memory mode forks are rare: nothing is prepared for the first one.
-            if self.persistent or self._pages.is_busy:
+            if self.persistent:
                 self._pages.step(self._clock())
             return
         ended, status = os.waitpid(child.pid, os.WNOHANG)

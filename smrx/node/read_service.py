@@ -223,7 +223,7 @@ class ReadService:
                 page = Page(self._one_order(request), more=False)
             case admin.Orders(account=int(account)):
                 page = inspect.orders_of(account, limit=limit, instrument=request.instrument)
-            case admin.Orders() | admin.Balances(account=None):
+            case admin.Orders() | admin.Balances(account=None) | admin.Assets() | admin.Instruments():
                 instrument = request.instrument if isinstance(request, admin.Orders) else None
                 table = type(request).__name__.lower()
                 rows = inspect.small_listing(table, most=_SMALL_TABLE, instrument=instrument)
@@ -243,10 +243,6 @@ class ReadService:
                 opened_first = inspect.accounts_from(limit=limit)
                 if opened_first is not None and not opened_first.more:
                     page = Page(np.sort(opened_first.rows, order="account"), opened_first.more)
-            case admin.Assets():
-                page = Page(inspect.assets(), more=False)
-            case admin.Instruments():
-                page = Page(inspect.instruments(), more=False)
             case admin.Credentials():
                 if inspect.counts()["credentials"] <= limit:
                     page = Page(credentials_table(inspect.credentials()), more=False)

@@ -1,9 +1,9 @@
-"""Large pages that a fork has split are collapsed again, with no byte changed and little memory used."""
+"""Large pages that a fork has split are collapsed again by a thread, with no byte changed and little memory used."""
 
 import contextlib
-import math
 import mmap
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from smrx.consensus import large_pages
 from smrx.consensus.large_pages import PAGE_BYTES, LargePages
-from smrx.consensus.memory_advice import madvise
 from smrx.consensus.snapshot_files import SnapshotFiles
 from smrx.consensus.snapshot_taker import ForkedSnapshots
 
@@ -59,22 +58,12 @@ def forked() -> Iterator[None]:
     os.waitpid(pid, 0)
 
 
-def finish(pages: LargePages, now: float) -> None:
-    """Wait for the request under way, and notice its end."""
-    if pages._is_collapsing:
-        pages._collapsed(pages._costs.get(timeout=DEADLINE_SECONDS), now)
-
-
 def put_together(pages: LargePages) -> None:
-    """Let it go through all memory, with as much time as it asks for."""
-    now = time.monotonic()
-    pages.begin(now)
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while pages.is_busy:
-        assert time.monotonic() < deadline, "the walk never ended"
-        now += large_pages._PACE_SECONDS
-        pages.step(now)
-        finish(pages, now)
+    """Let it go through all memory."""
+    pages.begin(0.0)
+    if pages._thread is not None:
+        pages._thread.join(DEADLINE_SECONDS)
+        assert not pages.is_busy, "the walk never ended"
 
 
 def is_supported() -> bool:
@@ -90,7 +79,8 @@ def is_supported() -> bool:
 
 @pytest.fixture
 def supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_pages, "_EXPENSIVE_SECONDS", math.inf)
+    monkeypatch.setattr(large_pages, "_PACE_SECONDS", 0.0)
+    monkeypatch.setattr(large_pages, "_PAUSES", 0)
     if not Path("/proc/self/smaps").exists() or not is_supported():
         pytest.skip("this system does not put large pages together on request")
 
@@ -149,91 +139,68 @@ def test_mostly_empty_memory_is_not_collapsed() -> None:
     assert memory.kib("Rss") == before
 
 
-@pytest.mark.usefixtures("supported")
-def test_walk_proceeds_in_paced_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Memory()
-    memory.touch(SMALL_BYTES, 1)
-    with forked():
-        memory.touch(SMALL_BYTES, 2)
-    pages = LargePages(100.0)
-    pages.step(101.0)
-    assert not pages.is_busy, "a process that has just started was looked at"
-    monkeypatch.setattr(large_pages, "_STEP_SECONDS", 0.0)
-    pages.step(131.0)
-    assert pages.is_busy
-    left = len(pages._addresses)
-    pages.step(131.001)
-    assert len(pages._addresses) == left, "it did not wait"
-    monkeypatch.setattr(large_pages, "_STEP_SECONDS", 0.0001)
-    finish(pages, 131.5)
-    pages.step(132.0)
-    finish(pages, 132.0)
-    assert len(pages._addresses) < left
+class Requests:
+    """Takes requests, each of which may cost processor time; keeps how long the walk waits after each."""
 
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, costs: list[float]) -> None:
+        self.pages: list[int] = []
+        self.pauses: list[float] = []
+        self._costs = iter(costs)
+        monkeypatch.setattr(large_pages, "madvise", lambda: self.request)
+        monkeypatch.setattr(large_pages, "_present_pages", lambda pagemap: iter(range(1, 1 + len(costs))))
 
-@pytest.mark.skipif(madvise() is None, reason="this system has no such request")
-@pytest.mark.parametrize(("labour_seconds", "asked"), [(0.0, 3), (0.05, 1)])
-def test_expensive_request_pauses_the_walk(monkeypatch: pytest.MonkeyPatch, labour_seconds: float, asked: int) -> None:
-    requests: list[int] = []
-
-    def labour(place: int, size: int, advice: int) -> int:
-        requests.append(place)
-        end = time.thread_time() + labour_seconds
+    def request(self, place: int, size: int, advice: int) -> int:
+        self.pages.append(place)
+        end = time.thread_time() + next(self._costs)
         while time.thread_time() < end:
             pass
         return 0
 
-    monkeypatch.setattr(large_pages, "madvise", lambda: labour)
-    monkeypatch.setattr(large_pages, "candidate_addresses", lambda: [1, 2, 3])
-    monkeypatch.setattr(large_pages, "_present", lambda pagemap, place: PAGE_BYTES // SMALL_BYTES)
+
+class Watched(threading.Event):
+    """An event that notes the times for which it is waited, and returns at once."""
+
+    def __init__(self, requests: Requests) -> None:
+        super().__init__()
+        self._requests = requests
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self._requests.pauses.append(timeout)
+        return self.is_set()
+
+
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="this system has no such file")
+def test_walk_waits_ten_times_as_long_as_a_request_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = Requests(monkeypatch, [0.0, 0.05, 0.0])
     pages = LargePages(0.0)
+    pages._stop = Watched(requests)
     put_together(pages)
-    assert len(requests) == asked
-    # After the next snapshot it is still so; later it may not be.
-    put_together(pages)
-    assert len(requests) == (asked if labour_seconds else 2 * asked)
-    requests.clear()
-    pages.begin(time.monotonic() + 1_000)
-    assert pages.is_busy
+    assert requests.pages == [1, 2, 3]
+    assert requests.pauses[1] >= 0.5
+    assert min(requests.pauses) >= large_pages._PACE_SECONDS
 
 
-@pytest.mark.skipif(madvise() is None, reason="this system has no such request")
-def test_repeated_expensive_requests_lengthen_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    labour_seconds = 0.01
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="this system has no such file")
+def test_walk_ends_when_a_child_is_about_to_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = Requests(monkeypatch, [0.0] * 3)
+    monkeypatch.setattr(large_pages, "_PACE_SECONDS", DEADLINE_SECONDS)
+    pages = LargePages(0.0)
+    pages.begin(0.0)
+    pages.stop()
+    assert pages._thread is not None
+    pages._thread.join(DEADLINE_SECONDS / 2)
+    assert not pages.is_busy
+    assert len(requests.pages) <= 1
 
-    def labour(place: int, size: int, advice: int) -> int:
-        end = time.thread_time() + labour_seconds
-        while time.thread_time() < end:
-            pass
-        return 0
 
-    monkeypatch.setattr(large_pages, "madvise", lambda: labour)
-    monkeypatch.setattr(large_pages, "candidate_addresses", lambda: [1])
-    monkeypatch.setattr(large_pages, "_STEP_SECONDS", DEADLINE_SECONDS)  # However slow this machine is.
-    monkeypatch.setattr(large_pages, "_present", lambda pagemap, place: PAGE_BYTES // SMALL_BYTES)
-    pages, now, rests = LargePages(0.0), 0.0, []
-
-    def rest() -> float:
-        """Go through everything once, and return for how long nothing is looked at then."""
-        nonlocal now
-        pages.begin(now)
+def test_walk_begins_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[float] = []
+    pages = LargePages(100.0)
+    monkeypatch.setattr(pages, "begin", begun.append)
+    for now in (101.0, 104.9, 105.0):
         pages.step(now)
-        finish(pages, now)
-        seconds = 0.0
-        while not pages.is_busy:
-            seconds += 1.0
-            pages.begin(now + seconds)
-        now += seconds
-        return seconds
-
-    rests = [rest() for _ in range(9)]
-    assert rests == [10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0, 600.0]
-    labour_seconds = 0.0
-    pages.step(now)
-    finish(pages, now)
-    labour_seconds = 0.01
-    now += 1.0
-    assert rest() == 10.0
+    assert begun == [105.0]
 
 
 def test_missing_pagemap_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,13 +209,10 @@ def test_missing_pagemap_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise FileNotFoundError("/proc/self/pagemap")
 
-    monkeypatch.setattr(large_pages, "madvise", lambda: lambda place, size, advice: 0)
-    monkeypatch.setattr(large_pages, "candidate_addresses", lambda: [1, 2, 3])
+    requests = Requests(monkeypatch, [0.0] * 3)
     monkeypatch.setattr(large_pages, "open", refuse, raising=False)
-    pages = LargePages(0.0)
-    pages.begin(0.0)
-    pages.step(1.0)
-    assert not pages.is_busy
+    put_together(LargePages(0.0))
+    assert requests.pages == []
 
 
 def test_nothing_is_done_without_madvise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ class Orders(Matching):
             if command.instrument in (0, order.instrument) and command.side in (Side.ANY, order.side)
         ]
         chosen = self.state.most_cancels(wanted)
-        full = self.state.has_bounds and len(chosen) == 4096
+        full = self.state.has_bounds and len(chosen) == 1024
         left = [order for order in own if full and order.order_id > chosen[-1].order_id]
         for order in chosen:
             self.cancel_order(order, Reason.MASS_CANCEL)
