@@ -1,4 +1,4 @@
-"""Read and check a market file: assets, instruments with rules, accounts with limits and deposits, in TOML.
+"""Read and check a market file: capacity, assets, instruments with rules, accounts with limits and deposits, in TOML.
 
 Every error names the file and the key. market_setup.py applies the market to an exchange.
 """
@@ -15,11 +15,12 @@ from smrx.client import rates
 from smrx.client.client_errors import InvalidValue
 from smrx.client.command_builders import symbol
 from smrx.client.decimals import exact, is_zero
-from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE
+from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE, MAX_CAPACITY, MAX_KEPT_ANSWERS
 
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=18)]
 AccountId = Annotated[int, msgspec.Meta(ge=1, le=(1 << 32) - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+Capacity = Annotated[int, msgspec.Meta(ge=1, le=MAX_CAPACITY)]
 TransferId = Annotated[int, msgspec.Meta(ge=1)]
 _ID_BITS: Final = 64
 #: A decimal as text, or an integer. TOML's own decimals are binary fractions and therefore not exact.
@@ -35,6 +36,19 @@ class MarketFileError(InvalidValue):
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base class of the tables of the file. A key that is absent leaves the setting at the exchange unchanged."""
+
+
+class CapacityPlan(_Table, frozen=True, kw_only=True):
+    """[capacity]: how many records of each kind the exchange has at most, see SET_CAPACITY in docs/exchange.md."""
+
+    accounts: Capacity | None = None
+    orders: Capacity | None = None
+    balances: Capacity | None = None
+    sessions: Capacity | None = None
+    answers: Annotated[int, msgspec.Meta(ge=1, le=MAX_KEPT_ANSWERS)] | None = None
+    instruments: Capacity | None = None
+    assets: Capacity | None = None
+    credentials: Capacity | None = None
 
 
 class AssetPlan(_Table, frozen=True, kw_only=True):
@@ -105,6 +119,7 @@ class AccountPlan(_Table, frozen=True, kw_only=True):
 class MarketPlan(_Table, frozen=True, kw_only=True):
     """The file."""
 
+    capacity: CapacityPlan = CapacityPlan()
     assets: tuple[AssetPlan, ...] = ()
     instruments: tuple[InstrumentPlan, ...] = ()
     accounts: tuple[AccountPlan, ...] = ()
@@ -180,6 +195,7 @@ def _joined(key: str, field: str) -> str:
 def _fields_at(key: str) -> tuple[str, ...]:
     """Return the keys that a table of the file may have."""
     tables: dict[str, type[_Table]] = {
+        "capacity": CapacityPlan,
         "assets": AssetPlan,
         "instruments": InstrumentPlan,
         "instruments.rules": RulesPlan,

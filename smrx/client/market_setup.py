@@ -15,7 +15,14 @@ from smrx.client import instruments as market
 from smrx.client.client_errors import InvalidValue, Refused
 from smrx.client.instruments import Asset, Instrument
 from smrx.client.io_steps import Steps
-from smrx.client.market_file import AccountPlan, AssetPlan, DepositPlan, InstrumentPlan, MarketPlan
+from smrx.client.market_file import (
+    AccountPlan,
+    AssetPlan,
+    CapacityPlan,
+    DepositPlan,
+    InstrumentPlan,
+    MarketPlan,
+)
 from smrx.client.results import CommandResult, MarketChange, TransferResult
 from smrx.client.venue_operations import VenueOperations, limit_counts, rule_counts, supply_cap
 from smrx.wire import admin
@@ -49,7 +56,10 @@ class MarketSetup(VenueOperations):
             if account.deposits:
                 made = yield from self._pages(admin.Transfers(account=account.id), admin.TransfersReply)
                 transfers |= {row.transfer_id: row for row in made}
-        tasks = list(_Plan(self, market, {row.account: row for row in rows}, transfers).tasks())
+        capacity: dict[str, int] = {}
+        if market.capacity != CapacityPlan():
+            capacity = (yield from self._router.ask(admin.Status(), admin.NodeStatus)).capacity
+        tasks = list(_Plan(self, market, capacity, {row.account: row for row in rows}, transfers).tasks())
         found = []
         for task in tasks:
             found.append((yield from self._execute(task, dry_run)))
@@ -78,11 +88,13 @@ class _Plan:
         self,
         operations: MarketSetup,
         wanted: MarketPlan,
+        capacity: Mapping[str, int],
         accounts: Mapping[int, admin.AccountRow],
         transfers: Mapping[int, admin.TransferRow],
     ) -> None:
         self._operations = operations
         self._wanted = wanted
+        self._capacity = capacity
         self._accounts = accounts
         self._transfers = transfers
         #: Those of the exchange, and those that the file adds.
@@ -91,12 +103,20 @@ class _Plan:
 
     def tasks(self) -> Iterator[_Task]:
         """Yield the items in the order in which they can be applied."""
+        yield from self._capacities(self._wanted.capacity)
         for asset in self._wanted.assets:
             yield from self._asset(asset)
         for instrument in self._wanted.instruments:
             yield from self._instrument(instrument)
         for account in self._wanted.accounts:
             yield from self._account(account)
+
+    def _capacities(self, plan: CapacityPlan) -> Iterator[_Task]:
+        wanted = {name: value for name, value in msgspec.structs.asdict(plan).items() if value is not None}
+        if wanted:
+            pairs = {name: (self._capacity.get(name), value) for name, value in wanted.items()}
+            do = partial(self._operations.set_capacity, **{**self._capacity, **wanted})
+            yield _change("capacity", pairs, None if all(a == b for a, b in pairs.values()) else do)
 
     def _asset(self, plan: AssetPlan) -> Iterator[_Task]:
         what, known = f"asset {plan.symbol}", self._assets.get(plan.symbol)

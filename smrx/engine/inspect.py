@@ -29,6 +29,7 @@ from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import (
     ADDRESS_SIZE,
     ASSET_SYMBOL_SIZE,
+    CAPACITIES,
     CLIENT_ORDER_ID_SIZE,
     INSTRUMENT_SYMBOL_SIZE,
     KEY_SIZE,
@@ -537,6 +538,16 @@ class Inspect:
         core = self._state.core
         expiry = min(int(core["next_expiry"][0]), int(core["next_session_end"][0]))
         return None if expiry == NEVER else expiry
+
+    def capacity(self) -> dict[str, int]:
+        """Return how many records of each kind the state may have at most."""
+        core = self._state.core[0]
+        return {name: int(core[f"max_{name}"]) for name in CAPACITIES}
+
+    def records(self) -> dict[str, int]:
+        """Return how many records of each kind count for the capacity."""
+        counts = self.counts() | {"answers": int(self._state.core["kept_answers"][0])}
+        return {name: counts[name] for name in CAPACITIES}
 
     def counts(self) -> dict[str, int]:
         """Return the number of live records of each kind; of balances, those reserved for an order included."""

@@ -193,6 +193,8 @@ class AdminService:
             uptime_s=round(time.monotonic() - node.started, 3),
             orders_open=counts["orders"],
             accounts=counts["accounts"],
+            records=engine.inspect.records(),
+            capacity=engine.inspect.capacity(),
             killed=engine.inspect.killed,
             rss_bytes=_resident_bytes(),
             cpu_seconds=usage.ru_utime + usage.ru_stime,

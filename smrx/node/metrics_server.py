@@ -45,6 +45,14 @@ class _StatusCollector(Collector):
         if status.clock_offset_s is not None:
             offset_help = "Seconds by which the node's clock is ahead of the majority clock"
             yield GaugeMetricFamily("smrx_clock_offset_seconds", offset_help, value=status.clock_offset_s)
+        for name, help_text, counts in (
+            ("records", "Records of a kind in the state", status.records),
+            ("capacity", "The most records of a kind", status.capacity),
+        ):
+            gauge = GaugeMetricFamily(f"smrx_{name}", help_text, labels=["kind"])
+            for kind, count in counts.items():
+                gauge.add_metric([kind], count)
+            yield gauge
         for name, help_text, family, counts in (
             ("connections", "Open connections of a port", GaugeMetricFamily, status.connections),
             ("connections_refused", "Connections cut off at a port's bound", CounterMetricFamily,

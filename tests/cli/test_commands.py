@@ -150,6 +150,10 @@ class TestRunning:
         set_to = "--session-silence 86400 --transfer-age 604800 --transfers 1000000"
         assert "silent sessions end after 86400 s" in smrx(f"market retention {set_to}")
 
+    def test_capacity_is_set(self, smrx: Smrx) -> None:
+        assert "orders 1000000" in smrx("market capacity --orders 1000000")
+        assert "INVALID" not in smrx("market capacity")
+
     def test_repeated_transfer_id_is_applied_once(self, smrx: Smrx) -> None:
         assert "done" in smrx("account deposit 7 5.00 USD --transfer-id 77")
         assert "was made before" in smrx("account deposit 7 5.00 USD --transfer-id 77")

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from types import TracebackType
 from typing import Any
 
+import msgspec
 import numpy as np
 import zmq
 
@@ -45,6 +46,8 @@ class StubCluster:
         self.faults = Faults()
         self.leader: int | None = 1
         self.term = 1
+        #: What the status says of SET_CAPACITY.
+        self.capacity: dict[str, int] = {}
         self.admin_hints = True
         self.received: Counter[str] = Counter()
         #: (level, min_sequence, max_age_ms) of the reads answered.
@@ -202,7 +205,9 @@ class StubCluster:
             self.levels.append((request.level, request.min_sequence, request.max_age_ms))
         match request:
             case admin.Status():
-                return _status(at, self.leader, self.term, exchange.killed)
+                return msgspec.structs.replace(
+                    _status(at, self.leader, self.term, exchange.killed), capacity=self.capacity
+                )
             case admin.Assets():
                 rows = tuple(exchange.assets.values())[request.offset : request.offset + 1]
                 return admin.AssetsReply(**at, rows=rows, more=request.offset + 1 < len(exchange.assets))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from smrx.client import Client, InvalidValue, market_file
 from smrx.client.market_file import MarketFileError
+from smrx.wire.records import CAPACITIES
 from tests.client.conftest import Call
 from tests.client.stub_cluster import StubCluster
 
@@ -32,7 +33,11 @@ def test_file_with_byte_order_mark_or_crlf_is_read(tmp_path: Path, data: bytes) 
         ("a = [", "the market file is not valid TOML: .*"),
         ("a = " + "[" * 5000, "the market file is not valid TOML: .*"),
         ("a = " + "9" * 5000, "the market file is not valid TOML: .*"),
-        ("asset = 1", "asset: unknown key; expected one of assets, instruments, accounts"),
+        ("asset = 1", "asset: unknown key; expected one of capacity, assets, instruments, accounts"),
+        ("[capacity]\norders = 0", "capacity.orders: expected int >= 1, found 0"),
+        ("[capacity]\norders = 16000001", "capacity.orders: expected int <= 16000000, found 16000001"),
+        ("[capacity]\nanswers = 64000001", "capacity.answers: expected int <= 64000000, found 64000001"),
+        ("[capacity]\nrows = 1", "capacity.rows: unknown key; expected one of accounts, orders, balances, .*"),
         ("assets = 1", "assets: expected array, found int"),
         ("[[assets]]\ndecimals = 8", r"assets\[0\].symbol: required key is missing"),
         ("[[assets]]\nsymbol = 1\ndecimals = 8", r"assets\[0\].symbol: expected str, found int"),
@@ -239,3 +244,16 @@ def test_invalid_value_is_rejected_before_anything_is_changed(stub: StubCluster,
     with Client(stub.config, account=0) as client, pytest.raises(InvalidValue, match=message):
         client.apply_market(market_file.parse(text, "market.toml"))
     assert stub.exchange.sequence == 0
+
+
+def test_capacity_is_set_once(call: Call, stub: StubCluster) -> None:
+    """What the file does not name stays as it is at the exchange."""
+    stub.capacity = dict.fromkeys(CAPACITIES, 100)
+    wanted = market_file.parse("[capacity]\norders = 50\nsessions = 100", "market.toml")
+    assert [(change.state, change.detail) for change in call(0, "apply_market", wanted)] == [
+        ("changed", "orders 100 -> 50")
+    ]
+    sent = stub.exchange.sent()
+    assert {name: sent[name] for name in CAPACITIES} == dict.fromkeys(CAPACITIES, 100) | {"orders": 50}
+    stub.capacity["orders"] = 50
+    assert [change.state for change in call(0, "apply_market", wanted)] == ["unchanged"]

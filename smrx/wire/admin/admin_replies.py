@@ -87,6 +87,9 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     uptime_s: float = 0.0
     orders_open: int = 0
     accounts: int = 0
+    #: How many records of each kind the state has, and at most may have (SET_CAPACITY).
+    records: dict[str, int] = {}
+    capacity: dict[str, int] = {}
     #: Whether the kill switch is on, so that new and replaced orders are rejected.
     killed: bool = False
     rss_bytes: int = 0
