@@ -62,11 +62,16 @@ ATTACKS: Final[dict[str, Attack]] = {
     ),
     # Orders and sessions.
     "unread-answers": Attack(
-        "maximal frames of commands, answers not read", order_attacks.unread_answers, Bounds(memory_mib=128)
+        "maximal frames of commands, answers not read",
+        order_attacks.unread_answers,
+        # Each of the connections has a budget of 4 MiB, besides that of its commands.
+        Bounds(memory_mib=128, unread_answers_mib=16),
     ),
     "sessions": Attack("sessions of one account without end", order_attacks.sessions),
     "session-theft": Attack("requests on a session of another client", order_attacks.session_theft),
-    "pings-of-others": Attack("pings for a session whose client has gone", order_attacks.pings_of_others, keyed=True),
+    "pings-of-others": Attack(
+        "pings for the session of another client, who has gone", order_attacks.pings_of_others, keyed=True
+    ),
     # Authority.
     "shutdown": Attack("what only an operator may do", port_attacks.shutdown, fresh_after=True),
 }

@@ -2,9 +2,13 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
+from cluster.siege import siege_market
+from smrx import client_keys
+from smrx.client_keys import ClientKeys
 from smrx.config import Config, NodeConfig, load
 
 
@@ -50,6 +54,13 @@ class Attacker:
     def leader(self) -> NodeConfig:
         """The node that led when the attack began."""
         return self.config.node(self.target.leader)
+
+    @property
+    def keys(self) -> ClientKeys | None:
+        """The keys of the customer who attacks, None on a cluster without keys."""
+        if not self.config.curve:
+            return None
+        return client_keys.of_client(self.config, Path(self.target.config_path).parent / siege_market.CUSTOMER_KEY)
 
     def scaled(self, count: int) -> int:
         """Return a count at the scale of this run, at least 1."""

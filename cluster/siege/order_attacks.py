@@ -109,23 +109,26 @@ def _steal(attacker: Attacker, thief: "zmq.Socket[bytes]", session: int, last_re
 
 
 def pings_of_others(attacker: Attacker) -> None:
-    """Keep a session with cancel-on-disconnect alive after its client has gone."""
+    """Keep a session with cancel-on-disconnect alive after its client has gone, under a valid key of another client."""
     timeout_s = attacker.config.timing.disconnect_ms / 1000
     victim = Client(attacker.config, account=siege_market.VICTIM, cancel_on_disconnect=True, timeout=10.0)
     order = victim.place_limit(siege_market.SYMBOL, "buy", "1.00", "1")
     known = victim.last_request
     assert known is not None
     victim.close(graceful=False)
-    ping = frames.encode(FrameKind.PING, aux=known[0])
+    ping, refused = frames.encode(FrameKind.PING, aux=known[0]), 0
     ends_at = time.monotonic() + _TIMEOUTS * timeout_s
     with zmq_context() as context:
-        sockets = [dealer(context, node.orders_address) for node in attacker.config.nodes]
+        sockets = [dealer(context, node.orders_address, keys=attacker.keys) for node in attacker.config.nodes]
         while time.monotonic() < ends_at:
             attacker.report.sent += sum(try_send(to, ping) for to in sockets)
             time.sleep(0.05)
             for to in sockets:
                 while to.poll(0):
-                    attacker.report.received += len(to.recv())
+                    refused += frames.decode(to.recv()).kind is FrameKind.ERROR
+    attacker.report.note = f"{attacker.report.sent} pings, {refused} refused"
+    if not refused:
+        attacker.harmed("no node refused a ping for the session of another client")
     with Client(attacker.config, account=siege_market.VICTIM) as reader:
         if any(open_order.order_id == order.order_id for open_order in reader.orders()):
             attacker.harmed(

@@ -14,6 +14,7 @@ import zmq
 from cluster.siege.attack_target import Attacker
 from cluster.siege.link_connection import LinkConnection
 from cluster.siege.zmtp_connection import ZmtpConnection, split_address
+from smrx.client_keys import ClientKeys
 from smrx.config import NodeConfig
 from smrx.consensus import messages
 from smrx.consensus.messages import Envelope, Hello, RulesVersions
@@ -46,13 +47,17 @@ def zmq_context() -> Iterator["zmq.Context[zmq.Socket[bytes]]"]:
         context.destroy(linger=0)
 
 
-def dealer(context: "zmq.Context[zmq.Socket[bytes]]", address: str, *, reads: bool = True) -> "zmq.Socket[bytes]":
+def dealer(
+    context: "zmq.Context[zmq.Socket[bytes]]", address: str, *, reads: bool = True, keys: ClientKeys | None = None
+) -> "zmq.Socket[bytes]":
     """Return a DEALER for an address; with `reads` False it takes as little as it can from the peer."""
     connected = context.socket(zmq.DEALER)
     connected.linger = 0
     if not reads:
         connected.rcvhwm = 1
         connected.rcvbuf = 4096
+    if keys is not None:
+        keys.secure(connected, address)
     connected.connect(address)
     return connected
 

@@ -3,10 +3,12 @@
 Owns the numbers that honest client and attacks agree on. Called once for each cluster.
 """
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from smrx import key_files
 from smrx.client import Client
 from smrx.wire.codes import CommandKind, OrderType, Side, TimeInForce
 from smrx.wire.records import COMMAND
@@ -18,6 +20,9 @@ HONEST: Final = 1
 VICTIM: Final = 2
 CUSTOMER: Final = 3
 ACCOUNTS: Final = (HONEST, VICTIM, CUSTOMER)
+#: On clusters with keys: the key file of the customer, beside the cluster file, and the number of its credential.
+CUSTOMER_KEY: Final = "customer.key"
+_CREDENTIAL: Final = 3
 #: Prices at which the honest client buys: above all resting orders, and nothing is for sale.
 HONEST_PRICES: Final = tuple(f"{200 + i}.00" for i in range(20))
 _RESTING_PRICES: Final = 5_000
@@ -39,6 +44,13 @@ def set_up(venue: Client, resting: int) -> None:
         venue.deposit(account, "USD", "1000000000", account)
     for first in range(0, resting, _FRAME):
         venue.submit(resting_orders(first, min(_FRAME, resting - first)))
+
+
+def add_customer_key(venue: Client, directory: Path) -> None:
+    """Give the customer, who attacks, a valid credential of its own."""
+    pair = key_files.generate()
+    key_files.write(directory / CUSTOMER_KEY, pair, "a customer who attacks")
+    venue.add_credential(_CREDENTIAL, pair.public, ["read", "trade"], account=CUSTOMER)
 
 
 def resting_orders(first: int, count: int) -> "np.ndarray[tuple[int], np.dtype[np.void]]":

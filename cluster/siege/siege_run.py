@@ -18,7 +18,7 @@ from cluster.siege.attack_process import AttackProcess
 from cluster.siege.attack_table import ATTACKS, FEW_ORDERS, Attack
 from cluster.siege.attack_target import AttackReport, Target
 from cluster.siege.honest_client import HonestClient
-from cluster.siege.node_watch import NodeWatch, sample
+from cluster.siege.node_watch import AnswerWatch, NodeWatch, sample
 from cluster.siege.siege_verdict import Bounds, Latencies, Measurement, Memory, violations
 from smrx.client import Client
 from smrx.config import Limits, Timing
@@ -145,6 +145,8 @@ class _Besieged:
             self._cluster.wait_leader(_SETUP_SECONDS)
             with Client(self._cluster.config, timeout=_SETUP_SECONDS) as venue:
                 siege_market.set_up(venue, self._kind.resting)
+                if self._kind.keyed:
+                    siege_market.add_customer_key(venue, self._directory)
             self._honest = stack.enter_context(
                 HonestClient(self._cluster.config_path, self._directory / "honest.log", self._plan.interval_s)
             )
@@ -174,7 +176,7 @@ class _Besieged:
                     cut_off.append(node)
                     process.stop()
 
-                with NodeWatch(pids, limit, too_much) as watch:
+                with NodeWatch(pids, limit, too_much) as watch, AnswerWatch(self._cluster.statuses) as answers:
                     report = process.report()
                     ended = time.monotonic()
                     # An order that is due during the attack and still unanswered counts, too.
@@ -183,7 +185,9 @@ class _Besieged:
             seconds = ended - started
             orders = self._honest.orders - orders_before
         after = self._settle(watch, attack)
-        return self._measurement(name, seconds, alone, beside, watch, report, statuses, after, orders, cut_off)
+        found = self._measurement(name, seconds, alone, beside, watch, report, statuses, after, orders, cut_off)
+        found.unread_answer_bytes = answers.most
+        return found
 
     def _start(self, name: str, seconds: float) -> AttackProcess:
         leader = self._cluster.wait_leader(_SETUP_SECONDS)

@@ -23,6 +23,8 @@ class Bounds:
     memory_after_mib: int = 32
     #: By how many the threads of a node may grow.
     threads: int = 16
+    #: What may wait at a node of answers that clients do not read, as the node itself counts it.
+    unread_answers_mib: int = 64
     #: Log entries that the attack may cause in a second; None: any number.
     log_entries_per_second: float | None = None
 
@@ -62,6 +64,8 @@ class Measurement:
     memory: Memory
     leader_changes: int = 0
     log_entries: int = 0
+    #: The most bytes of answers that waited at a node, at any of the moments when it was asked.
+    unread_answer_bytes: int = 0
     #: Sentences of the attack itself: promises that it broke.
     harm: list[str] = field(default_factory=list)
     #: Nodes that ended, and whether the others had one state at the end.
@@ -119,6 +123,11 @@ def _node(found: Measurement, bounds: Bounds) -> list[str]:
             problems.append(f"node {memory.node_id} grew by {grown // MIB} MiB {what}; at most {most} MiB")
     if memory.threads > bounds.threads:
         problems.append(f"a node grew by {memory.threads} threads; at most {bounds.threads}")
+    if found.unread_answer_bytes > bounds.unread_answers_mib * MIB:
+        problems.append(
+            f"{found.unread_answer_bytes // MIB} MiB of answers waited for clients that do not read; at most "
+            f"{bounds.unread_answers_mib} MiB"
+        )
     most_entries = bounds.log_entries_per_second
     if most_entries is not None and found.log_entries > most_entries * found.seconds:
         rate = found.log_entries / found.seconds

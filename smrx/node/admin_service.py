@@ -172,6 +172,7 @@ class AdminService:
         counts = engine.inspect.counts()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         agreement = replica.agreement
+        unread_bytes, dropped = node.unread_answers
         return admin.NodeStatus(
             **self._at,
             cluster=node.config.cluster,
@@ -209,6 +210,8 @@ class AdminService:
             clock_fault=replica.clock_fault(engine.time_ns),
             connections=node.connections.open,
             connections_refused=node.connections.refused,
+            unread_answer_bytes=unread_bytes,
+            unread_answers_dropped=dropped,
             **self._snapshot_status(),
         )
 

@@ -24,6 +24,7 @@ _GAUGES = {
     "event_sequence": "Sequence of the last event",
     "orders_open": "Open orders",
     "rss_bytes": "Resident memory",
+    "unread_answer_bytes": "Answers to orders that wait because their clients do not read them",
 }
 
 

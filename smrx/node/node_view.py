@@ -29,6 +29,10 @@ class NodeView(Protocol):
     connections: ConnectionGuard
 
     @property
+    def unread_answers(self) -> tuple[int, int]:
+        """The bytes of answers to orders that wait, as their clients do not read, and how many were dropped so far."""
+
+    @property
     def fenced(self) -> str | None:
         """Why this node may not serve, or None."""
 

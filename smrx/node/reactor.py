@@ -245,6 +245,11 @@ class Node(Turn):
         """Return the nanoseconds since 1970 by the clock of this machine."""
         return time.time_ns()
 
+    @property
+    def unread_answers(self) -> tuple[int, int]:
+        """As NodeView."""
+        return self._orders.outbox.waiting_bytes, self._orders.outbox.dropped
+
     def _send(self, reply: Reply) -> None:
         self._orders.send(reply.identity, reply.frame)
         self._watched_orders.is_used = True

@@ -50,6 +50,8 @@ def attacked(fault: str, attack: str) -> Measurement:
         ("keeps-messages", "raft-frames", ["MiB during the attack", "MiB after the attack"]),
         ("reads-slowly", "raft-frames", ["leader changes"]),
         ("ends-on-garbage", "garbage", ["ended"]),
+        ("takes-pings-of-others", "pings-of-others", ["pings of another sender kept the orders"]),
+        ("keeps-unread-answers", "unread-answers", ["MiB of answers waited for clients that do not read"]),
         ("thread-a-connection", "metrics", ["threads; at most", "requests for /health answered"]),
     ],
 )

@@ -21,10 +21,11 @@ from smrx.wire.codes import (
 )
 from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND, DETAILS, DETAILS_FIELDS, DETAILS_LAYOUTS
-from tests.commands import Commands, command, place
+from tests.commands import Commands, command, open_session, place
 from tests.oracle import Oracle
 from tests.property.choices import (
     CLIENT_ORDER_IDS,
+    VENUE_SESSION,
     Choices,
     pick_account,
     pick_client_order_id,
@@ -46,6 +47,8 @@ def next_command(choices: Choices, oracle: Oracle, sent: Sequence[Commands]) -> 
     action = choices.byte()
     if action % 3 == 1 and is_restricted(oracle):
         return lift_restriction(choices, oracle)
+    if action % 3 == 2 and not has_venue(oracle):
+        return open_session(VENUE_SESSION, 0)
     if 234 <= action < 238 and sent:
         return again(choices, sent)
     for bound, make in (
@@ -67,6 +70,12 @@ def next_command(choices: Choices, oracle: Oracle, sent: Sequence[Commands]) -> 
         if action < bound:
             return make(choices, oracle)
     return edge_value(choices, oracle)
+
+
+def has_venue(oracle: Oracle) -> bool:
+    """Whether the session of the venue is open: without it nothing that the venue does is valid."""
+    session = oracle.state.sessions.get(VENUE_SESSION)
+    return session is not None and not session.closed
 
 
 def is_restricted(oracle: Oracle) -> bool:

@@ -184,8 +184,8 @@ def test_random_flow_reaches_everything() -> None:
     assert {mode for kind, mode in modes if kind == EventKind.EXPIRED} == set(Stp) - {Stp.NONE, Stp.CANCEL_OLDEST}
     assert {kind for kind, _ in modes} == {EventKind.EXPIRED, EventKind.CANCELLED, EventKind.REPLACED}
     assert set(statuses) == set(OutcomeStatus)
-    # Almost half of them are valid: if most commands were rejected, no book would be built.
-    assert statuses[OutcomeStatus.ACCEPTED] > 0.4 * sum(statuses.values())
+    # More than half of them are valid: if most commands were rejected, no book would be built.
+    assert statuses[OutcomeStatus.ACCEPTED] > 0.5 * sum(statuses.values())
 
 
 def kind_of_order(place: np.void, details: NDArray[np.void]) -> tuple[int, int, int, bool]:

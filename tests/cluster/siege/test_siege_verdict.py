@@ -35,6 +35,7 @@ def test_measurement_within_all_bounds_passes() -> None:
         ({"memory": Memory(2, 200 * MIB, 265 * MIB, 230 * MIB)}, "node 2 grew by 65 MiB during the attack; at most 64"),
         ({"memory": Memory(2, 200 * MIB, 260 * MIB, 233 * MIB)}, "node 2 grew by 33 MiB after the attack; at most 32"),
         ({"memory": Memory(2, 200 * MIB, 260 * MIB, 230 * MIB, 17)}, "a node grew by 17 threads; at most 16"),
+        ({"unread_answer_bytes": 66 << 20}, "66 MiB of answers waited for clients that do not read; at most 64 MiB"),
         ({"log_entries": 1001}, "100 log entries a second; at most 100"),
         ({"harm": ["it was stolen"]}, "it was stolen"),
         ({"ended_nodes": [3]}, "node 3 ended"),

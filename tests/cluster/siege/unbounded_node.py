@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from smrx import cli
 from smrx.consensus import transport_tcp
-from smrx.node import admin_service, metrics_server, order_socket, peer_outbox, reactor
-from smrx.wire.codes import OutcomeStatus
+from smrx.node import admin_service, metrics_server, order_entry, order_socket, peer_outbox
+from smrx.wire import frames
 
 _KEPT: list[bytes] = []
 #: Longer than the bound on p99 that a loaded machine gets, and longer than its elections wait.
@@ -46,20 +46,17 @@ def reads_slowly() -> None:
     names.receive = receive_slowly
 
 
-def answers_wrongly() -> None:
-    """Outcomes: every order is acknowledged as rejected for a reason that it does not have, or not at all."""
-    names: Any = reactor
-    entry = reactor.OrderEntry
+def takes_pings_of_others() -> None:
+    """Sessions: a ping keeps any session alive, any client may send it."""
+    names: Any = order_entry.OrderEntry
+    pong = names._pong
 
-    class WrongEntry(entry):  # type: ignore[valid-type, misc]
-        def applied(self, found: Any) -> None:
-            outcomes = found.outcomes.copy()
-            if len(outcomes) == 1 and outcomes["order_id"][0]:
-                outcomes["status"] = OutcomeStatus.REJECTED
-                outcomes["reason"] = 1
-            super().applied(found._replace(outcomes=outcomes))
+    def pong_to_all(self: Any, identity: Any, frame: Any, hint: Any, principal: Any) -> None:
+        sessions = frames.pinged_sessions(frame)
+        self._active_sessions.update(sessions)
+        pong(self, identity, frame, hint, principal)
 
-    names.OrderEntry = WrongEntry
+    names._pong = pong_to_all
 
 
 def ends_on_garbage() -> None:
@@ -91,21 +88,17 @@ def a_thread_a_connection() -> None:
 
 
 def keeps_unread_answers() -> None:
-    """Memory: answers that a client does not read are kept."""
+    """Memory: all answers that a client does not read are kept."""
     names: Any = order_socket
-    names.BOUNDS = order_socket.BOUNDS._replace(messages=0)
-
-    def is_behind(self: Any, identity: bytes) -> bool:
-        return False
-
+    names.BOUNDS = order_socket.BOUNDS._replace(peer_bytes=1 << 40, all_bytes=1 << 40)
     outboxes: Any = peer_outbox.PeerOutbox
-    outboxes.is_behind = is_behind
+    outboxes.is_behind = lambda self, peer: False
 
 
 FAULTS: Final[dict[str, Callable[[], None]]] = {
     "keeps-messages": keeps_messages,
     "reads-slowly": reads_slowly,
-    "answers-wrongly": answers_wrongly,
+    "takes-pings-of-others": takes_pings_of_others,
     "ends-on-garbage": ends_on_garbage,
     "thread-a-connection": a_thread_a_connection,
     "keeps-unread-answers": keeps_unread_answers,
