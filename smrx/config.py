@@ -146,8 +146,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     snapshot_minutes: PositiveInt = 10
     #: Commands a second of one session, and of one account: more are refused as LIMITED. A second's worth may come at
     #: once. They hold for credentials: a node without keys knows no senders, and the keys of the cluster file are the
-    #: venue's. By default ten accounts together may use about as much as a cluster can do.
-    session_commands_per_second: Rate = 200_000
+    #: venue's. By default ten accounts together may use about as much as a cluster can do, or one gateway.
+    session_commands_per_second: Rate = 1_000_000
     account_commands_per_second: Rate = 100_000
     #: Open sessions of one account.
     account_sessions: PositiveInt = 10_000

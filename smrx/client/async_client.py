@@ -39,7 +39,7 @@ from smrx.client.results import Update
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.client.session_pinger import SessionPinger
 from smrx.client.session_states import DropConnection, State
-from smrx.client_keys import ClientKeys
+from smrx.client_keys import RETRY_SECONDS, ClientKeys
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
 from smrx.wire.records import OUTCOME
@@ -94,9 +94,14 @@ class _NodeSocket:
                 on_disconnect(self._address)
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 on_refusal(self._address)
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._connect_again, handshakes_failed)
             elif self._keys is not None and not self._socket.closed:
                 handshakes_failed += 1
                 reconnect(self._socket, self._address, self._keys, handshakes_failed)
+
+    def _connect_again(self, attempt: int) -> None:
+        if self._keys is not None and not self._socket.closed:
+            self._keys.connect_again(self._socket, self._address, attempt)
 
     def send(self, data: bytes, *, only_if_idle: bool = False) -> None:
         """Send, or queue until the node is connected. With `only_if_idle`, do nothing while messages are queued."""

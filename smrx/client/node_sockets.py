@@ -6,6 +6,7 @@ session pinger use configure(), monitor_address() and close_monitor().
 
 import contextlib
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import zmq
 
-from smrx.client_keys import ClientKeys
+from smrx.client_keys import RETRY_SECONDS, ClientKeys
 from smrx.key_files import KeysError
 from smrx.wire import tcp_address
 
@@ -110,6 +111,8 @@ class NodeSocket:
         self.refused = False
         self._keys = keys
         self._handshakes_failed = 0
+        #: When to connect again after a refusal, None if there was none.
+        self._retry_at: float | None = None
         self.socket = context.socket(zmq.DEALER)
         self._queue: deque[bytes] = deque()
         try:
@@ -128,7 +131,10 @@ class NodeSocket:
         self.flush()
 
     def flush(self) -> None:
-        """Send queued messages until the socket would block."""
+        """Send queued messages until the socket would block; connect again some time after the key was refused."""
+        if self._retry_at is not None and self._keys is not None and time.monotonic() >= self._retry_at:
+            self._retry_at = None
+            self._keys.connect_again(self.socket, self.address, self._handshakes_failed)
         while self._queue:
             try:
                 self.socket.send(self._queue[0], zmq.DONTWAIT)
@@ -164,6 +170,7 @@ class NodeSocket:
                 broke = True
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 self.refused = True
+                self._retry_at = time.monotonic() + RETRY_SECONDS
             elif self._keys is not None:
                 self._handshakes_failed += 1
                 reconnect(self.socket, self.address, self._keys, self._handshakes_failed)

@@ -105,11 +105,13 @@ class Views:
         self._views[cursor] = _View(owner, dtype, sequence, file, now)
         return cursor
 
-    def read(self, owner: Hashable, cursor: str, offset: int, limit: int) -> Slice | Waiting | Refused:
-        """Return up to `limit` rows of a view from row `offset` on."""
+    def read(
+        self, owner: Hashable, cursor: str, offset: int, limit: int, dtype: "np.dtype[Any] | None" = None
+    ) -> Slice | Waiting | Refused:
+        """Return up to `limit` rows of a view from row `offset` on; with `dtype` only of a view of such rows."""
         self.poll()
         view = self._views.get(cursor)
-        if view is None or view.owner != owner:
+        if view is None or view.owner != owner or (dtype is not None and view.dtype != dtype):
             return Refused("the listing is not held any more; ask from the beginning")
         view.read_at = self._clock()
         ended = view.file.poll()

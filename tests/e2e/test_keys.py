@@ -11,10 +11,14 @@ from smrx.config import load
 from smrx.local import LocalCluster
 
 
+#: How long a node may take to stop: a transfer of leadership takes half a second.
+STOP_SECONDS = 30
+
+
 def restart(cluster: LocalCluster, node: int) -> None:
     """Stop and start a node, and wait until it agrees with the others."""
     cluster.process(node).terminate()
-    cluster.process(node).wait()
+    cluster.process(node).wait(STOP_SECONDS)
     cluster.start_node(node)
 
     def back() -> bool:
@@ -67,7 +71,9 @@ def test_key_rotation_under_load(tmp_path: Path) -> None:
                 restart(cluster, node)
         finally:
             done.set()
-            thread.join()
+            # The client gives up by itself if nothing answers for 30 s.
+            thread.join(2 * STOP_SECONDS)
+        assert not thread.is_alive()
         assert faults == []
         assert deposits > 0
         with Client(cluster.config) as client:

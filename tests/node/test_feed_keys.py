@@ -1,13 +1,17 @@
 """The events port of a node with keys, over real sockets: what each key may subscribe to, and until when."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
+import zmq.asyncio
 
-from smrx.client import session_pinger
+from smrx.client import async_client, node_sockets, session_pinger
+from smrx.client.async_client import _NodeSocket as AsyncNodeSocket
+from smrx.client.node_sockets import NodeSocket
 from smrx.client.session_pinger import SessionPinger
 from smrx.client_keys import ClientKeys
 from smrx.feed import subscription_state
@@ -18,7 +22,7 @@ from smrx.key_files import KeyPair
 from smrx.node.publisher import Publisher
 from smrx.wire import frames
 from smrx.wire.frames import ErrorCode, Frame, FrameKind
-from tests.node.test_admission import CUSTOMER, Keyed
+from tests.node.test_admission import CUSTOMER, PING, Keyed
 from tests.node.test_node_storage import turn_until
 
 
@@ -120,6 +124,50 @@ def pings(keyed: Keyed) -> bool:
             pinger.close()
 
 
+def orders(keyed: Keyed) -> bool:
+    """Return whether what a client queues reaches the node after its key was refused."""
+    node = NodeSocket(keyed.context, keyed.config.node(1).orders_address, 1 << 20, keyed.keys_of(CUSTOMER))
+    node.send(PING)
+    answers: list[bytes] = []
+
+    def step() -> None:
+        node.flush()
+        node.disconnected()
+        answers.extend(node.receive())
+
+    try:
+        return comes_back(keyed, step, lambda: answers)
+    finally:
+        node.close()
+
+
+def orders_of_asyncio(keyed: Keyed) -> bool:
+    """Do the same on an event loop."""
+    answers: list[bytes] = []
+    loop = asyncio.new_event_loop()
+    context = zmq.asyncio.Context()
+
+    async def connect() -> AsyncNodeSocket:
+        socket = AsyncNodeSocket(
+            context, keyed.config.node(1).orders_address, 1 << 20, lambda _, data: answers.append(data),
+            lambda _: None, keys=keyed.keys_of(CUSTOMER),
+        )  # fmt: skip
+        socket.send(PING)
+        return socket
+
+    async def close() -> None:
+        node.close()
+        await asyncio.gather(*node.tasks, return_exceptions=True)
+
+    node = loop.run_until_complete(connect())
+    try:
+        return comes_back(keyed, lambda: loop.run_until_complete(asyncio.sleep(0.001)), lambda: answers)
+    finally:
+        loop.run_until_complete(close())
+        context.term()
+        loop.close()
+
+
 def comes_back(keyed: Keyed, step: Callable[[], object], arrived: Callable[[], object]) -> bool:
     assert keyed.node._zap is not None
     handler = keyed.node._zap
@@ -131,13 +179,14 @@ def comes_back(keyed: Keyed, step: Callable[[], object], arrived: Callable[[], o
     return bool(arrived())
 
 
-@pytest.mark.parametrize("client", [follows, follows_everything, pings])
+@pytest.mark.parametrize("client", [follows, follows_everything, pings, orders, orders_of_asyncio])
 @pytest.mark.parametrize("tries_again", [True, False])
 def test_clients_come_back_after_their_key_was_refused(
     keyed: Keyed, monkeypatch: pytest.MonkeyPatch, client: Callable[[Keyed], bool], tries_again: bool
 ) -> None:
     monkeypatch.setattr(subscription_state, "_UNSENT_UNTIL_RETRY", 5)
-    monkeypatch.setattr(session_pinger, "RETRY_SECONDS", 0.1)
+    for module in (session_pinger, node_sockets, async_client):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.1)
     if not tries_again:
         monkeypatch.setattr(ClientKeys, "connect_again", lambda *_: None)
     assert client(keyed) is tries_again

@@ -117,6 +117,13 @@ def test_view_belongs_to_its_owner(held: Views, clock: Clock) -> None:
     assert (part.rows["number"].tolist(), part.more) == ([0], True)
 
 
+def test_view_is_read_as_the_listing_that_it_is(held: Views, clock: Clock) -> None:
+    """Who lost the right to one listing does not read on as if it were another, public one."""
+    cursor = written(held, opened(held, clock, numbers(3)))
+    assert isinstance(held.read(OWNER, cursor, 0, 3, DTYPES["assets"]), Refused)
+    assert isinstance(held.read(OWNER, cursor, 0, 3, ROW), Slice)
+
+
 def test_next_view_of_an_owner_replaces_the_last(held: Views, clock: Clock) -> None:
     first = opened(held, clock, numbers(5))
     second = opened(held, clock, numbers(6))
