@@ -10,7 +10,6 @@ from smrx.client.client_errors import ClientError
 from smrx.config import load
 from smrx.local import LocalCluster
 
-
 #: How long a node may take to stop: a transfer of leadership takes half a second.
 STOP_SECONDS = 30
 
