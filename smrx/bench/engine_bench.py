@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from smrx.bench import machine_conditions, tapes
+from smrx.bench import machine_conditions, public_tape, tapes
 from smrx.engine import Engine, compiled_before
 from smrx.wire.command_list import CommandList
 
@@ -122,7 +122,7 @@ def run(
         with tier_journal(tier) as journal:
             seconds = min(seconds, apply_all(engine, measured, batch, journal))
     events, trades = engine.event_sequence - events, engine.trade_count - trades
-    return {
+    figures: dict[str, Any] = {
         "commands": count,
         "seconds": round(seconds, 6),
         "commands_per_second": round(count / seconds),
@@ -149,3 +149,7 @@ def run(
             "batch_of_1_us": round(single_latency_us(engine, singles), 2),
         },
     }
+    if tape == tapes.PUBLIC:
+        reports = tapes.public_reports(files[0])
+        figures |= {"report_sha256": reports, "published_for": public_tape.scenario_of(reports)}
+    return figures

@@ -5,11 +5,13 @@ keeps its size. All of that happens before any clock starts. Called by the bench
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.bench import public_tape
 from smrx.engine import Engine
 from smrx.tape import convert, lobster, tape_file
 from smrx.tape.engine_session import EngineSession
@@ -64,7 +66,8 @@ SHAPES: Final = {
     "sweep-heavy": Shape(cancels=0.06, takes=0.04, makers=21, open_orders=4_000, middle_ticks=10_000, reach_ticks=200),
 }  # fmt: skip
 REAL: Final = "real"
-TAPES: Final = (*SHAPES, REAL)
+PUBLIC: Final = "public"
+TAPES: Final = (*SHAPES, REAL, PUBLIC)
 
 
 class Flow(NamedTuple):
@@ -236,6 +239,22 @@ def recorded(paths: Sequence[str], commands: int | None = None) -> Flow:
     return Flow(f"recorded order flow, {tape.name}", join([CommandList(first), setup]), measured)
 
 
+def public(path: str, commands: int | None = None) -> Flow:
+    """Return a workload of the public benchmark (public_tape.py), or its first commands. Raises TapeError."""
+    messages = public_tape.read_messages(path)[:commands]
+    before = market()
+    rows = public_tape.commands_of(messages, ACCOUNTS, INSTRUMENT)
+    Numbering().number(rows)
+    public_tape.add_filled_lots(messages, rows, before)
+    return Flow(f"public benchmark, {Path(path).stem}", before, CommandList(rows))
+
+
+def public_reports(path: str) -> str:
+    """Return the hash of the reports of a whole workload, see public_tape.report_hash."""
+    flow = public(path)
+    return public_tape.report_hash(public_tape.read_messages(path), flow.measured.records, flow.before)
+
+
 def _is_smrx_tape(path: str) -> bool:
     try:
         with open(path, "rb") as file:
@@ -245,9 +264,16 @@ def _is_smrx_tape(path: str) -> bool:
 
 
 def flow(name: str, commands: int, seed: int, paths: Sequence[str] = ()) -> Flow:
-    """Return the tape called `name`; `paths` are the files of the tape "real". Raises ValueError and TapeError."""
+    """Return the tape called `name`; `paths` are the files of the tapes "real" and "public".
+
+    Raises ValueError and TapeError.
+    """
     if name not in TAPES:
         raise ValueError(f"tape: expected one of {', '.join(TAPES)}, found {name!r}")
+    if name == PUBLIC:
+        if len(paths) != 1:
+            raise ValueError(f"files: expected one with --tape public, found {len(paths)}")
+        return public(paths[0], commands)
     if (name == REAL) != bool(paths):
         raise ValueError(
             f"files: expected one or two with --tape real and none otherwise, found {len(paths)} with --tape {name}"

@@ -43,10 +43,10 @@ bench.add_command(bench_load_commands.load)
 )
 @click.option(
     "--tape",
-    type=click.Choice(["mixed", "cancel-heavy", "deep-book", "sweep-heavy", "real"]),
+    type=click.Choice(["mixed", "cancel-heavy", "deep-book", "sweep-heavy", "real", "public"]),
     default="mixed",
     show_default=True,
-    help="The order flow; `real` reads FILES.",
+    help="The order flow; `real` and `public` read FILES.",
 )
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 @click.option(
@@ -66,7 +66,10 @@ def engine(
     """Measure the engine in one process, on one core.
 
     FILES is for --tape real: a LOBSTER message file and optionally its orderbook file, or a tape of `smrx tape
-    generate`. Prints the state hash of the run; the same commands give the same hash on every machine.
+    generate`. For --tape public it is a workload of github.com/flash1-dev/matching-engine-benchmark; then the hash of
+    all reports is printed too, and the scenario for which that benchmark publishes it.
+
+    Prints the state hash of the run; the same commands give the same hash on every machine.
 
     \b
     Example:

@@ -40,15 +40,23 @@ def answer_of(state: Tables, session: Record, request_id: Any) -> Any:
     return state.answers[np.uint64(session.answers) + (request_id & ((U1 << np.uint64(session.run)) - U1))]
 
 
-@kernel
+@inlined
 def content_of(state: Tables, command: Record) -> Any:
     """Return a hash of a request's content: all of it but its session, its id, and the number of its details."""
-    words = view_as(command, ANSWER_WORDS)
-    head = words.word_0 & _WITHOUT_DETAILS
     if command.details != 0:
-        head |= _HAS_DETAILS
+        return content_with_details(state, command)
+    words = view_as(command, ANSWER_WORDS)
+    content = hash6(words.word_0, words.word_3, words.word_4, words.word_5, words.word_6, words.word_7)
+    return content if content != U0 else U1
+
+
+@kernel
+def content_with_details(state: Tables, command: Record) -> Any:
+    """Return the same of a request that has details."""
+    words = view_as(command, ANSWER_WORDS)
+    head = words.word_0 & _WITHOUT_DETAILS | _HAS_DETAILS
     content = hash6(head, words.word_3, words.word_4, words.word_5, words.word_6, words.word_7)
-    if command.details != 0 and command.details <= len(state.details):
+    if command.details <= len(state.details):
         more = view_as(details_of(state, command), DETAILS_WORDS)
         content = hash9(
             content, more.word_0, more.word_1, more.word_2, more.word_3, more.word_4, more.word_5, more.word_6,

@@ -54,7 +54,7 @@ from smrx.engine.kernels.jit import (
     merged,
     view_as,
 )
-from smrx.engine.kernels.lookahead import look_ahead
+from smrx.engine.kernels.lookahead import look_ahead, look_at_first
 from smrx.engine.kernels.lookup import find_session
 from smrx.engine.kernels.numba_tables import part_of
 from smrx.engine.kernels.placing import check_place, max_events_of_place, place
@@ -410,6 +410,8 @@ def apply(state: Tables, done: Any, count: Any, time_ns: Any, first: Any, first_
     if turn.stage == NOT_STARTED:
         turn.written = 0
     turn.fit = 0
+    if count - done > 1:
+        look_at_first(state, commands, done)
     while done < count:
         if turn.fit == 0:
             turn.fit = commands_that_fit(state)

@@ -62,7 +62,7 @@ from smrx.wire.codes import (
     Stp,
     TimeInForce,
 )
-from smrx.wire.records import ACCOUNT_COMMAND, LONG_ID, STATUS_COMMAND, TRANSFER_COMMAND
+from smrx.wire.records import ACCOUNT_COMMAND, COMMAND, LONG_ID, STATUS_COMMAND, TRANSFER_COMMAND
 
 _BYTE: Final = np.uint64(0xFF)
 _BYTE_BITS: Final = np.uint64(8)
@@ -78,6 +78,23 @@ _TO_PRINTABLE: Final = np.uint64(0x6060606060606060)
 _ONES: Final = np.uint64(0x0101010101010101)
 _HIGH_BITS: Final = np.uint64(0x8080808080808080)
 _BITS_56: Final = np.uint64(56)
+
+
+def _in_bytes(**fields: int) -> np.uint64:
+    """Return the first word of a command with these fields, and 0 in all others."""
+    row = np.zeros(1, COMMAND)
+    for name, value in fields.items():
+        row[name] = value
+    return np.uint64(row.view(np.uint64)[0])
+
+
+#: The enumerations of a PLACE: the least of each, 127 minus the greatest, and the high bits of their bytes.
+_LEAST: Final = _in_bytes(side=Side.BUY, order_type=OrderType.LIMIT, tif=TimeInForce.GTC)
+_ABOVE: Final = _in_bytes(
+    side=127 - Side.SELL, order_type=127 - OrderType.STOP_LIMIT, tif=127 - TimeInForce.GTD, stp=127 - Stp.DECREMENT,
+    flags=127 - ORDER_FLAGS,
+)  # fmt: skip
+_FORM_BITS: Final = _in_bytes(side=128, order_type=128, tif=128, stp=128, flags=128)
 _BITS_16: Final = np.uint64(16)
 
 
@@ -228,6 +245,16 @@ def is_unnumbered(kind: Any) -> Any:
 @inlined
 def check_order_form(command: Record) -> Any:
     """Check the enumerations of a PLACE."""
+    word = view_as(command, COMMAND_WORDS).word_0
+    # The high bit of a byte is set where it is below the least or above the greatest; no byte carries into the next
+    # if all are below 128.
+    wrong = word | (((word | _HIGH_BITS) - _LEAST) ^ _HIGH_BITS) | (word + _ABOVE)
+    return Reason.NONE if (wrong & _FORM_BITS) == U0 else wrong_form(command)
+
+
+@kernel
+def wrong_form(command: Record) -> Any:
+    """Return why the enumerations of a PLACE are wrong, or NONE."""
     if command.side != Side.BUY and command.side != Side.SELL:
         return Reason.INVALID_SIDE
     if command.order_type < OrderType.LIMIT or command.order_type > OrderType.STOP_LIMIT:

@@ -7,16 +7,18 @@ it. Called by engine.py and index_build.py.
 
 import ctypes
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from smrx.engine.kernels.apply import EVENT_WORDS, apply
 from smrx.engine.kernels.hash_index import enter, key_hash
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
-from smrx.engine.kernels.numba_tables import CALL_DTYPES, InterpretedState, state_of, table_of
+from smrx.engine.kernels.layouts import AHEAD, AHEAD_RECORDS
+from smrx.engine.kernels.numba_tables import CALL_DTYPES, InterpretedState, state_at, table_of
 from smrx.engine.state import INDEXES, State, in_use
 from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
@@ -65,10 +67,11 @@ def _compiled(source: int) -> tuple[Any, Any]:
     """Return the entry points. Their code depends on `source`, so they are compiled again when a kernel changes."""
     version = np.uint64(source)
 
-    def apply_at(table: Array, done: int, count: int, time_ns: int, first: int, first_event: int) -> Any:
-        if version == np.uint64(len(table)):  # never true: it only makes the version part of the code
-            return done
-        return apply(state_of(table), done, count, time_ns, first, first_event)
+    # The condition on the version is always true: it only makes the version part of the code.
+    def apply_at(table: int, done: int, count: int, time_ns: int, first: int, first_event: int) -> Any:
+        if version != np.uint64(0):
+            return apply(state_at(table), done, count, time_ns, first, first_event)
+        return done
 
     def fill_index(cells: Array, keys: Array, extras: Array, slots: Array) -> None:
         if version != np.uint64(0):
@@ -79,6 +82,16 @@ def _compiled(source: int) -> tuple[Any, Any]:
 
 
 apply_at, fill_index = _compiled(fingerprint(*MODULES))
+
+
+@cache
+def _apply_function() -> Callable[..., int]:
+    """Compile apply_at, or load the compiled code; return what Python calls.
+
+    Not by the dispatcher of Numba, which would look at the types of the arguments in each call.
+    """
+    function: Callable[..., int] = apply_at.compile((types.int64,) * 6)
+    return function
 
 
 class Buffers(NamedTuple):
@@ -103,10 +116,12 @@ class ApplyCall:
         # Writing an item of a memoryview takes a tenth of the time of writing one of an array.
         self._rows = self._table.data
         self._first = 2 * len(state)
+        self._ahead = np.zeros(AHEAD_RECORDS, AHEAD)
+        self._rows[-2], self._rows[-1] = address_of(self._ahead)
         self.details = NO_DETAILS
         #: Takes done, count, time_ns, first and first_event, see apply.apply.
         self.run: Callable[[int, int, int, int, int], int] = (
-            self._interpret if INTERPRETED else partial(apply_at, self._table)
+            self._interpret if INTERPRETED else partial(_apply_function(), self._table.ctypes.data)
         )
 
     def use_state(self) -> None:
@@ -145,7 +160,7 @@ class ApplyCall:
         outcomes, hashes, words = self._buffers
         tables = InterpretedState(
             self._state, self.details, commands=self._commands.view(COMMAND), outcomes=outcomes.view(OUTCOME),
-            hashes=hashes, events=words.view(EVENT), words=words,
+            hashes=hashes, events=words.view(EVENT), words=words, ahead=self._ahead,
         )  # fmt: skip
         with np.errstate(over="ignore"):
             return int(apply(tables, done, count, np.int64(time_ns), first, first_event))

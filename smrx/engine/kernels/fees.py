@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from smrx.engine.kernels.jit import Record, inlined, kernel
+from smrx.engine.kernels.jit import Record, either, inlined, kernel
 from smrx.wire.codes import OrderFlags, OrderType, Side
 
 RATE_UNIT: Final = np.int64(1_000_000)
@@ -44,10 +44,10 @@ def hold_amount(instrument: Record, side: Any, price: Any, lots: Any) -> Any:
     A sell holds its base units. A buy holds what its lots cost if each fills by itself at the limit, with the taker's
     fee, in quote units. A buy without a limit price (0), pending or not, holds nothing.
     """
-    if side == Side.SELL:
-        return lots * np.int64(instrument.lot_units)
     unit = unit_price(instrument, price)
-    return lots * (unit + fee_or_zero(unit, instrument.taker_fee))
+    buy = unit + fee_or_zero(unit, instrument.taker_fee)
+    # Without a branch: the side of an order is not predictable.
+    return lots * either(side == Side.SELL, np.int64(instrument.lot_units), buy)
 
 
 @inlined

@@ -175,6 +175,23 @@ def _opaque_interpreted(value: Any) -> Any:
     return value
 
 
+def _either(_: Any, condition: Any, first: Any, second: Any) -> Any:
+    """The first of two numbers of one type if a condition holds, else the second, without a branch; an intrinsic."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.select(builder.icmp_unsigned("!=", values[0], values[0].type(0)), values[1], values[2])
+
+    if first != second:
+        raise errors.TypingError(f"either: expected two numbers of one type, found {first} and {second}")
+    return first(condition, first, second), generate
+
+
+def _either_interpreted(condition: Any, first: Any, second: Any) -> Any:
+    """The same in Python."""
+    return first if condition else second
+
+
+either: Any = _either_interpreted if INTERPRETED else intrinsic(_either)
 opaque: Any = _opaque_interpreted if INTERPRETED else intrinsic(_opaque)
 prefetch: Any = _prefetch_interpreted if INTERPRETED else intrinsic(_prefetch)
 view_as: Any = _view_as_interpreted if INTERPRETED else intrinsic(_view_as)

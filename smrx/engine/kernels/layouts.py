@@ -65,6 +65,14 @@ ORDER_WORDS: Final = np.dtype(
     }
 )
 
+#: What the look-ahead found for a command (lookahead.py): numbers of cells and slots.
+_AHEAD_FIELDS: Final = (
+    "session_cell", "order_cell", "client_cell", "level_cell", "base_cell", "quote_cell", "session", "order", "level"
+)  # fmt: skip
+AHEAD: Final = np.dtype([(name, "<u4") for name in _AHEAD_FIELDS])
+#: A power of two, and more than the commands that are looked at ahead.
+AHEAD_RECORDS: Final = 8
+
 #: Kinds without a sender.
 _WITHOUT_SENDER: Final = (CommandKind.TICK, CommandKind.SET_VERSION)
 #: One more than the largest kind.

@@ -22,6 +22,7 @@ from smrx.engine.kernels.jit import (
     Array,
     Record,
     Tables,
+    either,
     inlined,
     kernel,
 )
@@ -67,7 +68,7 @@ def limit_price(order_type: Any, side: Any, price: Any) -> Any:
 @inlined
 def accepts(side: Any, limit: Any, price: Any) -> Any:
     """Whether an order with this limit may trade at this price."""
-    return price <= limit if side == Side.BUY else price >= limit
+    return either(side == Side.BUY, price <= limit, price >= limit)
 
 
 @inlined

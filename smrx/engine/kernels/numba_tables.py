@@ -10,7 +10,8 @@ from kernel to kernel would cost more than most kernels do, and most of the time
 - a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table. Behind the
   state's arrays are the details of the commands that are being applied, `state.details`, as ORDER_DETAILS with words
   for its text, and in the list of apply what a call reads and writes: `state.commands`, `state.outcomes`,
-  `state.hashes`, `state.events` and the same events as `state.words`;
+  `state.hashes`, `state.events` and the same events as `state.words`, and what it keeps from command to command,
+  `state.ahead`;
 - `view_as(record, LAYOUT)` of jit.py: the same record under the field names of another layout.
 
 The arrays belong to Python, which keeps them alive during a call (engine.py). Without compilation (see jit.py) the same
@@ -35,7 +36,7 @@ from numba.extending import (
 )
 
 from smrx.engine.kernels.jit import INTERPRETED, begin_load
-from smrx.engine.kernels.layouts import ORDER_DETAILS_WORDS
+from smrx.engine.kernels.layouts import AHEAD, ORDER_DETAILS_WORDS
 from smrx.engine.state import DTYPES, INDEXES, State, in_use
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
 
@@ -43,7 +44,7 @@ _U64: Final = np.dtype("<u8")
 #: What a call of apply has beside the state, behind it in the list.
 CALL_DTYPES: Final = {
     "details": ORDER_DETAILS_WORDS, "commands": COMMAND, "outcomes": OUTCOME, "hashes": _U64, "events": EVENT,
-    "words": _U64,
+    "words": _U64, "ahead": AHEAD,
 }  # fmt: skip
 _FIELDS: Final = {
     name: (number, from_dtype(dtype)) for number, (name, dtype) in enumerate((DTYPES | CALL_DTYPES).items())
@@ -223,6 +224,13 @@ def _table_of(_: Any, array: Any) -> Any:
     return TableType(element)(array), generate
 
 
+def base_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Generate code for the address of the first element of a table or an array."""
+    if isinstance(kind, TableType):
+        return cgutils.create_struct_proxy(kind)(context, builder, value=value).base
+    return context.make_array(kind)(context, builder, value).data
+
+
 def _table_at(_: Any, table: Any, offset: Any, length: Any) -> Any:
     """The table that begins so many elements behind the beginning of another one, in the same memory."""
 
@@ -251,6 +259,15 @@ def _state_of(_: Any, addresses: Any) -> Any:
         return builder.bitcast(seen.data, _BYTE_POINTER)
 
     return StateType()(addresses), generate
+
+
+def _state_at(_: Any, address: Any) -> Any:
+    """The same of such an array at an address."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], _BYTE_POINTER)
+
+    return StateType()(address), generate
 
 
 def _part_of(_: Any, table: Any, first: Any, length: Any) -> Any:
@@ -298,5 +315,6 @@ lower_builtin(len, TableType)(_len)
 table_of: Any = interpreted if INTERPRETED else intrinsic(_table_of)
 table_at: Any = _table_at_interpreted if INTERPRETED else intrinsic(_table_at)
 state_of: Any = intrinsic(_state_of)
+state_at: Any = intrinsic(_state_at)
 part_of: Any = _part_of_interpreted if INTERPRETED else intrinsic(_part_of)
 prefetch_element: Any = _prefetch_element_interpreted if INTERPRETED else intrinsic(_prefetch_element)

@@ -19,6 +19,7 @@ from smrx.engine.kernels.jit import (
     Array,
     Record,
     Tables,
+    either,
     inlined,
     kernel,
 )
@@ -31,7 +32,7 @@ from smrx.wire.codes import EventKind, Side, TimeInForce
 @inlined
 def quote_balance(order: Record) -> Any:
     """Return the slot of the balance in which the order's notional is counted."""
-    return order.gives if order.side == Side.BUY else order.takes
+    return either(order.side == Side.BUY, order.gives, order.takes)
 
 
 @inlined

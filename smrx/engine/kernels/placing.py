@@ -11,13 +11,14 @@ import numpy as np
 from smrx.engine.kernels.balances import release, reserve_balance
 from smrx.engine.kernels.collar import check_market_notional, taker_limit
 from smrx.engine.kernels.emit import emit_following, emit_order_open
-from smrx.engine.kernels.fees import hold_amount, is_stop, order_hold
+from smrx.engine.kernels.fees import hold_amount, is_priced, is_stop, order_hold
 from smrx.engine.kernels.jit import (
     NIL,
     U0,
     Array,
     Record,
     Tables,
+    either,
     inlined,
     kernel,
     view_as,
@@ -50,7 +51,6 @@ from smrx.engine.state import ORDER_DETAILS_TABLE, ORDERS
 from smrx.wire.codes import (
     EventKind,
     InstrumentStatus,
-    OrderType,
     Reason,
     Side,
     TimeInForce,
@@ -66,7 +66,7 @@ def lacks_funds(state: Tables, command: Record, instrument: Record) -> Any:
     if state.core[0].ledger == 0:
         return False
     is_buy = command.side == Side.BUY
-    if is_buy and (command.order_type == OrderType.MARKET or command.order_type == OrderType.STOP):
+    if not is_priced(command.order_type) and is_buy:
         return False
     wanted = hold_amount(instrument, command.side, command.price_ticks, command.quantity_lots)
     # Slot 0 is an empty record: an account without the balance has nothing available.
@@ -116,7 +116,7 @@ def check_place(state: Tables, command: Record) -> Any:
         if reason != Reason.NONE:
             return reason
     if state.core[0].ledger != 0:
-        gives = instrument.quote_id if side == Side.BUY else instrument.base_id
+        gives = either(side == Side.BUY, instrument.quote_id, instrument.base_id)
         turn.balance = find_balance(state, command.account, gives)
     reason = check_new_order_limits(state, command, instrument)
     if reason != Reason.NONE:
@@ -208,9 +208,12 @@ def assign_balances(state: Tables, order: Record) -> None:
         order.gives = turn.balance
         if turn.balance == NIL:
             order.gives = reserve_balance(
-                state, order.account_id, instrument.quote_id if is_buy else instrument.base_id
+                state, order.account_id, either(is_buy, instrument.quote_id, instrument.base_id)
             )
-        order.takes = reserve_balance(state, order.account_id, instrument.base_id if is_buy else instrument.quote_id)
+        takes = either(is_buy, instrument.base_id, instrument.quote_id)
+        order.takes = find_balance(state, order.account_id, takes)
+        if order.takes == NIL:
+            order.takes = reserve_balance(state, order.account_id, takes)
 
 
 @inlined

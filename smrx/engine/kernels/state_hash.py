@@ -416,6 +416,8 @@ def counters_hash(core: Record) -> Any:
 def update_state_hash(core: Record, ring: Any, event_words: Any, first: Any, count: Any) -> None:
     """Compute the state hash after a command: from the previous one, the content and the command's events."""
     if core.hashing != 0:
+        events = hash_events(event_words, first * 16, count)
         content = core.digest + counters_hash(core)
-        core.state_hash = hash3(core.state_hash, content, hash_events(event_words, first * 16, count))
-        ring[core.command_sequence & np.uint64(len(ring) - 1)] = core.state_hash
+        state_hash = hash3(core.state_hash, content, events)
+        core.state_hash = state_hash
+        ring[core.command_sequence & np.uint64(len(ring) - 1)] = state_hash

@@ -9,8 +9,13 @@ same on every platform. tests/engine/kernels/test_xxh3.py compares every length 
 from typing import Any, Final
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from smrx.engine.kernels.jit import (
+    INTERPRETED,
     LOW32,
     U32,
     Array,
@@ -18,6 +23,10 @@ from smrx.engine.kernels.jit import (
     kernel,
     multiply_fold,
 )
+from smrx.engine.kernels.numba_tables import base_of
+
+# Numba is typed in parts, and differently from version to version: as Any it is the same in all.
+_code: Any = cgutils
 
 _SECRET: Final = bytes.fromhex(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671f"
@@ -157,32 +166,52 @@ def hash16(words: Array, at: int) -> Any:
     return avalanche(total)
 
 
-@inlined
-def product(value: Any) -> Any:
-    return (value & LOW32) * (value >> U32)
-
-
-@inlined
-def stripes(
-    words: Array, at: int, count: int, keys: Array, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any
-) -> Any:
-    """Add stripes of eight words to the eight accumulators, each stripe with the keys one further on.
-
-    A loop of its own, without a branch, so that LLVM makes vector instructions of it.
-    """
+def _stripes_interpreted(words: Array, at: int, count: int, keys: Array, sums: Any) -> Any:
+    """Add stripes of eight words to the eight accumulators, each stripe with the keys one further on."""
+    found = list(sums)
     for stripe in range(count):
-        w = at + stripe * WORDS_PER_STRIPE
-        w0, w1, w2, w3 = words[w], words[w + 1], words[w + 2], words[w + 3]
-        w4, w5, w6, w7 = words[w + 4], words[w + 5], words[w + 6], words[w + 7]
-        a += w1 + product(w0 ^ keys[stripe])
-        b += w0 + product(w1 ^ keys[stripe + 1])
-        c += w3 + product(w2 ^ keys[stripe + 2])
-        d += w2 + product(w3 ^ keys[stripe + 3])
-        e += w5 + product(w4 ^ keys[stripe + 4])
-        f += w4 + product(w5 ^ keys[stripe + 5])
-        g += w7 + product(w6 ^ keys[stripe + 6])
-        h += w6 + product(w7 ^ keys[stripe + 7])
-    return a, b, c, d, e, f, g, h
+        for lane in range(WORDS_PER_STRIPE):
+            mixed = words[at + stripe * WORDS_PER_STRIPE + lane] ^ keys[stripe + lane]
+            found[lane] += words[at + stripe * WORDS_PER_STRIPE + (lane ^ 1)] + (mixed & LOW32) * (mixed >> U32)
+    return tuple(found)
+
+
+def _stripes(_: Any, words: Any, at: Any, count: Any, keys: Any, sums: Any) -> Any:
+    """The same with the eight accumulators in a vector, which LLVM does not find by itself; an intrinsic."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word, lanes = ir.IntType(64), ir.VectorType(ir.IntType(64), WORDS_PER_STRIPE)
+        kinds = signature.args
+        first = builder.bitcast(base_of(context, builder, kinds[0], values[0]), word.as_pointer())
+        first = builder.gep(first, [values[1]])
+        secret = builder.bitcast(base_of(context, builder, kinds[3], values[3]), word.as_pointer())
+
+        def vector(pointer: Any, offset: Any) -> Any:
+            place = builder.bitcast(builder.gep(pointer, [offset]), lanes.as_pointer())
+            return builder.load(place, align=8)
+
+        def constant(number: int) -> Any:
+            return ir.Constant(lanes, [number] * WORDS_PER_STRIPE)
+
+        total = ir.Constant(lanes, ir.Undefined)
+        for lane in range(WORDS_PER_STRIPE):
+            total = builder.insert_element(total, builder.extract_value(values[4], lane), ir.IntType(32)(lane))
+        held = _code.alloca_once_value(builder, total)
+        swapped = ir.Constant(ir.VectorType(ir.IntType(32), WORDS_PER_STRIPE), [at ^ 1 for at in range(8)])
+        with _code.for_range(builder, values[2]) as loop:
+            data = vector(first, builder.mul(loop.index, word(WORDS_PER_STRIPE)))
+            mixed = builder.xor(data, vector(secret, loop.index))
+            product = builder.mul(builder.and_(mixed, constant(0xFFFF_FFFF)), builder.lshr(mixed, constant(32)))
+            others = builder.shuffle_vector(data, ir.Constant(lanes, ir.Undefined), swapped)
+            builder.store(builder.add(builder.load(held), builder.add(product, others)), held)
+        total = builder.load(held)
+        found = [builder.extract_element(total, ir.IntType(32)(lane)) for lane in range(WORDS_PER_STRIPE)]
+        return _code.pack_array(builder, found)
+
+    return sums(words, types.int64, types.int64, keys, sums), generate
+
+
+stripes: Any = _stripes_interpreted if INTERPRETED else intrinsic(_stripes)
 
 
 @inlined
@@ -199,7 +228,7 @@ def hash_long(words: Array, at: int, count: int) -> Any:
     left = (count - 1) // WORDS_PER_STRIPE
     while True:
         now = min(left, STRIPES_PER_BLOCK)
-        a, b, c, d, e, f, g, h = stripes(words, place, now, KEYS, a, b, c, d, e, f, g, h)
+        a, b, c, d, e, f, g, h = stripes(words, place, now, KEYS, (a, b, c, d, e, f, g, h))
         if now < STRIPES_PER_BLOCK:
             break
         a, b, c, d = scrambled(a, S[16]), scrambled(b, S[17]), scrambled(c, S[18]), scrambled(d, S[19])
@@ -208,7 +237,7 @@ def hash_long(words: Array, at: int, count: int) -> Any:
         left -= now
     # The last stripe ends where the input ends and may overlap the one before.
     place = at + count - WORDS_PER_STRIPE
-    a, b, c, d, e, f, g, h = stripes(words, place, 1, LAST_KEYS, a, b, c, d, e, f, g, h)
+    a, b, c, d, e, f, g, h = stripes(words, place, 1, LAST_KEYS, (a, b, c, d, e, f, g, h))
     total = np.uint64(count * 8) * PRIME64_1
     total += mix(a, b, MERGE[0], MERGE[1]) + mix(c, d, MERGE[2], MERGE[3])
     total += mix(e, f, MERGE[4], MERGE[5]) + mix(g, h, MERGE[6], MERGE[7])
