@@ -1,6 +1,7 @@
 """Workloads of the public benchmark: the file format, the commands they become, and the form of the reports."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ REPORTS = """\
 2,9,1,5,102"""
 
 
-def write(path: Path, messages: list[tuple[int, ...]], magic: int = 0x4D4542575F303031) -> str:
+def write(path: Path, messages: Sequence[tuple[int, ...]], magic: int = 0x4D4542575F303031) -> str:
     rows = np.zeros(len(messages), public_tape._MESSAGE)
     for at, row in enumerate(messages):
         for name, value in zip(("type", "side", "ioc", "quantity", "order_id", "price"), row, strict=True):
