@@ -6,10 +6,14 @@ clients of smrx.client). Prints nothing; the command line does.
 
 import os
 import signal
+import socket
+import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from smrx.bench import load_flow, load_histogram, load_sdk, machine_conditions, tapes
@@ -17,22 +21,23 @@ from smrx.bench.bench_error import BenchError
 from smrx.bench.cluster_bench import common_hash
 from smrx.bench.load_flow import Load
 from smrx.bench.load_generator import BIN_NS, Measured, Shape, measure
+from smrx.bench.load_protocols import Soup, Zmtp
 from smrx.client import Client
 from smrx.client.admin_client import open_admin_client
-from smrx.config import Config, Limits
-from smrx.local import LocalCluster, LocalClusterError
+from smrx.config import Config, GatewayConfig, Limits, dump
+from smrx.local import SMRX, LocalCluster, LocalClusterError, free_ports
 from smrx.wire.admin import Snapshot
 from smrx.wire.codes import OutcomeStatus
 
-Protocol = Literal["zmq", "sdk", "sdk-blocking"]
+ProtocolName = Literal["zmq", "native", "sdk", "sdk-blocking"]
 Fault = Literal["leader", "follower", "snapshot"]
 Durability = Literal["memory", "disk"]
-PROTOCOLS: Final[tuple[Protocol, ...]] = ("zmq", "sdk", "sdk-blocking")
-FAULTS: Final[tuple[Fault, ...]] = ("leader", "follower", "snapshot")
 
 #: How long the stopped follower is stopped, as a share of the measured time.
 _STOPPED_SHARE: Final = 0.25
 _LEADER_S: Final = 20.0
+#: A gateway may have to compile.
+_GATEWAY_S: Final = 120.0
 #: Orders of the market's setup that are under way at a time.
 _SETUP_WINDOW: Final = 8192
 _CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -44,7 +49,7 @@ def run(
     shape: Shape,
     *,
     connections: int = 1,
-    protocol: Protocol = "zmq",
+    protocol: ProtocolName = "zmq",
     nodes: int = 3,
     durability: Durability = "memory",
     rates: Sequence[float] = (),
@@ -62,8 +67,11 @@ def run(
     """
     if protocol == "sdk-blocking" and (connections, shape.in_flight) != (1, 1):
         raise ValueError("--protocol sdk-blocking: expected one connection with one order under way")
-    if protocol != "zmq" and (rates or tape or fault):
+    is_sdk = protocol in ("sdk", "sdk-blocking")
+    if is_sdk and (rates or tape or fault):
         raise ValueError(f"--protocol {protocol} has no --rate, --tape and --fault")
+    if protocol == "native" and shape.frame_commands > 1:
+        raise ValueError("--protocol native: expected one command a frame: each is a packet of its own")
     machine = machine_conditions.machine()
     load = load_flow.of_tape(tapes.read_tape(tape), connections) if tape else load_flow.of_mix(mix, connections)
     figures: dict[str, Any] = {}
@@ -71,14 +79,18 @@ def run(
     with (
         tempfile.TemporaryDirectory(prefix="smrx-load-") as directory,
         LocalCluster(directory, nodes, durability=durability, limits=_limits(shape, connections)) as cluster,
+        ExitStack() as stack,
     ):
+        gateway: Gateway | None = None
         cluster.wait_leader()
         prepare(cluster.config, load)
-        if protocol != "zmq":
+        if is_sdk:
             load_sdk.prepare(cluster.config)
+        if protocol == "native":
+            gateway = stack.enter_context(running_gateway(cluster, shape, connections))
         for number, rate in enumerate(rates or (None,)):
             part = shape._replace(rate=rate)
-            figures = _run_one(cluster, load, part, protocol, number, fault, progress)
+            figures = _run_one(cluster, load, part, protocol, number, fault, progress, gateway)
             curve.append({key: figures[key] for key in ("offered_per_second", "acknowledged_per_second", "latency_us")})
         figures["state_hash"] = f"{common_hash(cluster):016x}"
     figures["conditions"] = machine | {
@@ -105,6 +117,44 @@ def prepare(config: Config, load: Load) -> None:
         raise BenchError(f"the cluster refused {len(refused)} commands of the market's setup, first: {refused[0]}")
 
 
+class Gateway(NamedTuple):
+    """A running gateway of the cluster."""
+
+    process: "subprocess.Popen[bytes]"
+    address: str
+
+
+@contextmanager
+def running_gateway(cluster: LocalCluster, shape: Shape, connections: int) -> Iterator[Gateway]:
+    """Run a gateway beside the nodes, which does not limit what the load does; raises BenchError."""
+    (port,) = free_ports(1)
+    settings = GatewayConfig(
+        port=port,
+        connections=max(64, 2 * connections),
+        commands_under_way=max(4096, shape.in_flight),
+        silence_ms=3_600_000,
+    )
+    path, log_path = cluster.directory / "gateway.toml", cluster.directory / "gateway.log"
+    path.write_text(dump(msgspec.structs.replace(cluster.config, gateways=(settings,))), encoding="utf-8")
+    with open(log_path, "ab") as log:
+        process = subprocess.Popen(
+            [*SMRX, "--config", str(path), "gateway"], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+
+    def listens() -> bool:
+        if process.poll() is not None:
+            raise BenchError(f"the gateway ended: {log_path.read_text(errors='replace')[-1000:]}")
+        with socket.socket() as probe:
+            return probe.connect_ex((settings.host, port)) == 0
+
+    try:
+        cluster.wait_for(listens, _GATEWAY_S, "the gateway to listen")
+        yield Gateway(process, settings.address)
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def _limits(shape: Shape, connections: int) -> Limits:
     """Return the limits of the nodes: nothing that the load does is refused."""
     waiting = shape.in_flight * shape.frame_commands
@@ -120,20 +170,27 @@ def _run_one(
     cluster: LocalCluster,
     load: Load,
     shape: Shape,
-    protocol: Protocol,
+    protocol: ProtocolName,
     number: int,
     fault: Fault | None,
     progress: Progress | None,
+    gateway: Gateway | None,
 ) -> dict[str, Any]:
     phase = "load" if shape.rate is None else f"{shape.rate:,.0f}/s"
-    watch = _Watch(cluster, shape, fault, progress, phase)
+    watch = _Watch(cluster, shape, fault, progress, phase, gateway)
     connections = len(load.accounts)
-    if protocol == "zmq":
-        first_session = 1 + number * connections
-        measured = measure(load, shape, watch.find_leader, first_session=first_session, on_slice=watch.on_slice)
-    else:
+    if protocol in ("sdk", "sdk-blocking"):
         measured = load_sdk.measure(
             cluster.config, load, shape, blocking=protocol == "sdk-blocking", on_slice=watch.on_slice
+        )
+    else:
+        measured = measure(
+            load,
+            shape,
+            watch.find_leader if gateway is None else lambda: gateway.address,
+            Zmtp() if gateway is None else Soup(),
+            first_session=1 + number * connections,
+            on_slice=watch.on_slice,
         )
     return _figures(measured, shape, connections, watch.cpu_seconds())
 
@@ -180,13 +237,20 @@ class _Watch:
     """Reads the processor time of the nodes at the right moments, causes the fault, and finds the leader."""
 
     def __init__(
-        self, cluster: LocalCluster, shape: Shape, fault: Fault | None, progress: Progress | None, phase: str
+        self,
+        cluster: LocalCluster,
+        shape: Shape,
+        fault: Fault | None,
+        progress: Progress | None,
+        phase: str,
+        gateway: Gateway | None,
     ) -> None:
         self._cluster = cluster
+        self._gateway = gateway
         self._shape = shape
         self._progress = progress
         self._phase = phase
-        self._samples: list[dict[int, float]] = []
+        self._samples: list[dict[str, float]] = []
         begin, end = shape.warm_up_s, shape.warm_up_s + shape.seconds
         self._due: list[tuple[float, Callable[[], None]]] = [(begin, self._sample), (end, self._sample)]
         if fault is not None:
@@ -216,11 +280,14 @@ class _Watch:
         while len(self._samples) < 2:
             self._sample()
         before, after = self._samples[0], self._samples[-1]
-        return {str(node): round(after[node] - before[node], 3) for node in after if node in before}
+        return {name: round(after[name] - before[name], 3) for name in after if name in before}
 
     def _sample(self) -> None:
-        nodes = (node.id for node in self._cluster.config.nodes if self._cluster.running(node.id))
-        self._samples.append({node: _cpu_seconds_of(self._cluster.process(node).pid) for node in nodes})
+        nodes = [node.id for node in self._cluster.config.nodes if self._cluster.running(node.id)]
+        processes = {str(node): self._cluster.process(node).pid for node in nodes}
+        if self._gateway is not None:
+            processes["gateway"] = self._gateway.process.pid
+        self._samples.append({name: _cpu_seconds_of(process) for name, process in processes.items()})
 
     def _kill_leader(self) -> None:
         self._cluster.kill(self._leader())

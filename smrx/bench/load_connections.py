@@ -1,8 +1,7 @@
 """Open the connections of the load generator, and the session of each; open them again at another leader.
 
-Plain sockets that speak ZMTP 3.1 themselves (RFC 23 and 37 of ZeroMQ), as a DEALER without security: a client library
-with threads of its own would cost more than what is measured. Owns the sockets and their epoll; load_kernel.py moves
-the bytes after that. Blocking, with deadlines. Called by load_generator.py.
+Owns the sockets and their epoll; load_kernel.py moves the bytes after that. A protocol says how a connection begins.
+Blocking, with deadlines. Called by load_generator.py.
 """
 
 import platform
@@ -19,18 +18,12 @@ from numpy.typing import NDArray
 from smrx.bench.bench_error import BenchError
 from smrx.bench.load_flow import Commands
 from smrx.bench.load_kernel import MAX_HEAD, Connections
+from smrx.bench.load_protocols import Protocol
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus
-from smrx.wire.command_list import CommandList
-from smrx.wire.frames import Frame, FrameKind
 from smrx.wire.records import COMMAND, COMMAND_SIZE, MAX_ANSWERS, SESSION_COMMAND
 
 _TIMEOUT_S: Final = 10.0
-#: Signature, version 3.1, mechanism NULL, as a client, padding.
-_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
-_READY: Final = b"\x05READY" + b"\x0bSocket-Type" + b"\0\0\0\x06DEALER" + b"\x08Identity" + b"\0\0\0\0"
-_LONG: Final = 2
-_COMMAND: Final = 4
 #: Frames other than OUTCOMES have a body of text.
 SMALLEST_INBOX: Final = 4096
 #: Descriptors for everything but the connections.
@@ -42,7 +35,15 @@ _OPENED_AT_ONCE: Final = 64
 class Links:
     """The sockets of all connections."""
 
-    def __init__(self, accounts: NDArray[np.uint32], *, first_session: int, frame_commands: int, window: int) -> None:
+    def __init__(
+        self,
+        accounts: NDArray[np.uint32],
+        protocol: Protocol,
+        *,
+        first_session: int,
+        frame_commands: int,
+        window: int,
+    ) -> None:
         """Reserve the memory of one connection for each account, with `window` frames of it under way.
 
         Their sessions have the ids from `first_session` on. Raises BenchError if the system
@@ -52,6 +53,7 @@ class Links:
         _allow_descriptors(count + _SPARE_DESCRIPTORS)
         size = MAX_HEAD + frames.HEADER_SIZE + frame_commands * COMMAND_SIZE
         self._poll = select.epoll()
+        self._protocol = protocol
         self._sockets: list[socket.socket] = []
         # What is unanswered may be sent again, so the exchange keeps the answers of as many commands.
         self._answers = min(MAX_ANSWERS, window * frame_commands)
@@ -86,12 +88,9 @@ class Links:
             part = [_connected(address) for _ in range(first, min(count, first + _OPENED_AT_ONCE))]
             self._sockets += part
             for link in part:
-                link.sendall(_GREETING)
+                self._protocol.greet(link)
             for link in part:
-                _exactly(link, len(_GREETING))
-                _send(link, _READY, _COMMAND)
-            for link in part:
-                _message(link, commands=1)
+                self._protocol.wait_ready(link)
         descriptors = [link.fileno() for link in self._sockets]
         self.state.sockets[:] = descriptors
         self.connection_of = np.zeros(max(descriptors) + 1, np.int64)
@@ -107,9 +106,9 @@ class Links:
                 rows = np.concatenate([_opening(self._answers), before])
                 rows["session_id"], rows["account"] = state.session[c], state.account[c]
                 rows["request_id"] = np.arange(len(rows))
-                _send(self._sockets[c], frames.encode_commands(CommandList(rows)), 0)
+                self._protocol.send(self._sockets[c], rows)
             for c in part:
-                outcomes = frames.records(_outcomes(_message(self._sockets[c])))
+                outcomes = self._protocol.outcomes(self._sockets[c], 1 + len(before))
                 refused = outcomes[outcomes["status"] == OutcomeStatus.REJECTED]
                 if len(refused):
                     raise BenchError(f"the cluster refused to open a session or its first orders: {refused[0]}")
@@ -137,25 +136,6 @@ def event_layout() -> tuple[int, int]:
     return (12, 4) if platform.machine() == "x86_64" else (16, 8)
 
 
-def fault_text(frame: bytes) -> str:
-    """Return what a frame that is not an answer says."""
-    try:
-        found = frames.decode(frame)
-        if found.kind is FrameKind.ERROR:
-            return frames.error_body(found).message
-    except frames.FrameError as error:
-        return str(error)
-    return f"found {found.kind.name}, expected OUTCOMES"
-
-
-def leaves_leader(frame: bytes) -> bool:
-    """Return whether a frame says that the node does not lead any more."""
-    try:
-        return frames.decode(frame).kind is FrameKind.NOT_LEADER
-    except frames.FrameError:
-        return False
-
-
 def _connected(address: str) -> socket.socket:
     url = urlsplit(address)
     deadline = time.monotonic() + _TIMEOUT_S
@@ -168,43 +148,6 @@ def _connected(address: str) -> socket.socket:
             continue
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return link
-
-
-def _send(link: socket.socket, body: bytes, flags: int) -> None:
-    size = bytes((flags, len(body))) if len(body) < 256 else bytes((flags | _LONG,)) + len(body).to_bytes(8, "big")
-    link.sendall(size + body)
-
-
-def _message(link: socket.socket, commands: int = 0) -> bytes:
-    """Return the next message, or the next command of ZMTP."""
-    while True:
-        flags, size = _exactly(link, 2)
-        if flags & _LONG:
-            size = int.from_bytes(bytes((size,)) + _exactly(link, 7), "big")
-        body = _exactly(link, size)
-        if bool(flags & _COMMAND) == bool(commands):
-            return body
-
-
-def _exactly(link: socket.socket, count: int) -> bytes:
-    parts: list[bytes] = []
-    while count:
-        try:
-            part = link.recv(count)
-        except OSError as error:
-            raise BenchError(f"the node does not answer: {error}") from None
-        if not part:
-            raise BenchError("the node closed a connection that was being opened")
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
-
-
-def _outcomes(message: bytes) -> Frame:
-    frame = frames.decode(message)
-    if frame.kind is not FrameKind.OUTCOMES:
-        raise BenchError(f"the cluster refused a session: {fault_text(message)}")
-    return frame
 
 
 def _opening(answers: int) -> Commands:

@@ -21,6 +21,7 @@ from smrx.bench.bench_error import BenchError
 from smrx.bench.load_connections import Links
 from smrx.bench.load_flow import Load
 from smrx.bench.load_kernel import Counts, Plan
+from smrx.bench.load_protocols import Protocol
 
 _SECOND_NS: Final = 1_000_000_000
 _SLICE_NS: Final = 50_000_000
@@ -33,7 +34,7 @@ _BUSY_SHARE: Final = 0.9
 _LAG_NS: Final = 500_000
 _LAG_SHARE: Final = 0.25
 
-#: Returns the address of the leader's order entry, once there is one; raises BenchError if there is none in time.
+#: Returns the address to connect to, of the leader's order entry or of a gateway; raises BenchError if there is none.
 FindLeader = Callable[[], str]
 #: Called between slices with the seconds since the start of the warm-up.
 OnSlice = Callable[[float], None]
@@ -67,11 +68,18 @@ class Measured(NamedTuple):
 
 
 def measure(
-    load: Load, shape: Shape, find_leader: FindLeader, *, first_session: int = 1, on_slice: OnSlice = lambda _: None
+    load: Load,
+    shape: Shape,
+    find_leader: FindLeader,
+    protocol: Protocol,
+    *,
+    first_session: int = 1,
+    on_slice: OnSlice = lambda _: None,
 ) -> Measured:
     """Open the connections and their sessions, offer the load, wait for the last answer. Raises BenchError."""
     links = Links(
         load.accounts,
+        protocol,
         first_session=first_session,
         frame_commands=shape.frame_commands,
         window=shape.in_flight,
@@ -80,14 +88,23 @@ def measure(
         links.connect(find_leader())
         links.open_sessions(load.before)
         links.start()
-        return _Run(links, load, shape, find_leader, on_slice).run()
+        return _Run(links, load, shape, find_leader, protocol, on_slice).run()
     finally:
         links.close()
 
 
 class _Run:
-    def __init__(self, links: Links, load: Load, shape: Shape, find_leader: FindLeader, on_slice: OnSlice) -> None:
+    def __init__(
+        self,
+        links: Links,
+        load: Load,
+        shape: Shape,
+        find_leader: FindLeader,
+        protocol: Protocol,
+        on_slice: OnSlice,
+    ) -> None:
         self._links = links
+        self._protocol = protocol
         self._load = load
         self._shape = shape
         self._find_leader = find_leader
@@ -105,6 +122,7 @@ class _Run:
         event_bytes, event_data = load_connections.event_layout()
         measure_ns = start_ns + int(warm_up_s * _SECOND_NS)
         return Plan(
+            protocol=self._protocol.number,
             epoll=self._links.epoll,
             event_bytes=event_bytes,
             event_data=event_data,
@@ -173,8 +191,8 @@ class _Run:
         frame = self._counts.fault.tobytes()[: int(totals[load_kernel.FAULT_BYTES])]
         if reason == load_kernel.WRONG:
             raise BenchError(f"connection {totals[load_kernel.FAULT_AT]}: an answer is not that to the first order")
-        if reason == load_kernel.REFUSED and not load_connections.leaves_leader(frame):
-            raise BenchError(f"the cluster refused a frame: {load_connections.fault_text(frame)}")
+        if reason == load_kernel.REFUSED and not self._protocol.leaves_leader(frame):
+            raise BenchError(f"the cluster refused a frame: {self._protocol.fault_text(frame)}")
         self._reconnects += 1
         deadline = time.monotonic() + _DRAIN_S
         while True:

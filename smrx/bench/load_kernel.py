@@ -2,8 +2,9 @@
 
 One call of drive() serves all connections for a slice of time with one epoll; Python gets control back between slices.
 Calls the C library for sockets and clocks. Frames are built and checked in place: no object an order, no allocation.
-Owns the frames on the wire of each protocol (ZeroMQ's ZMTP around the frames of smrx/wire/frames.py). Opening
-connections and everything that may fail is in load_connections.py. Called by load_generator.py only.
+Owns the frames on the wire of each protocol: ZeroMQ's ZMTP around the frames of smrx/wire/frames.py, and the packets of
+smrx/wire/soup_packets.py, with one command a frame. Opening connections is in load_connections.py. Called by
+load_generator.py only.
 
 Every answer is checked: it is OUTCOMES, for the next unanswered frame of its connection, and names the session and the
 requests of that frame. The first fault ends the call.
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from smrx.bench.load_flow import LoadFlow
 from smrx.bench.load_histogram import bucket_of
 from smrx.engine.kernels.jit import entry_point, fingerprint, inlined, kernel
+from smrx.wire import soup_packets
 from smrx.wire.codes import OutcomeStatus
 from smrx.wire.frames import HEADER_SIZE, MAGIC, VERSION, FrameKind
 from smrx.wire.records import COMMAND_SIZE, OUTCOME_SIZE
+from smrx.wire.soup_packets import PacketType
 
 _types: Any = types
 _external: Any = _types.ExternalFunction
@@ -41,6 +44,10 @@ _MAX_READY: Final = 1024
 #: Wait while the system takes no more bytes for some connection.
 _RETRY_NS: Final = 100_000
 
+# The protocols.
+ZMTP: Final = 0
+SOUP: Final = 1
+
 #: What is before a frame of ZMTP 3.1: flags and size in one byte, or flags and size in eight bytes.
 _LONG: Final = 2
 _COMMAND: Final = 4
@@ -48,6 +55,13 @@ _SHORT_HEAD: Final = 2
 _LONG_HEAD: Final = 9
 MAX_HEAD: Final = _LONG_HEAD
 _MAX_SHORT: Final = 255
+#: What is before a command and an outcome of SoupBinTCP: the length of the rest, and the type.
+_SOUP_HEAD: Final = soup_packets.HEADER_SIZE
+_SOUP_LENGTH: Final = COMMAND_SIZE + 1
+_SEQUENCED: Final = int(PacketType.SEQUENCED)
+_UNSEQUENCED: Final = int(PacketType.UNSEQUENCED)
+_HEARTBEAT: Final = int(PacketType.SERVER_HEARTBEAT)
+_DEBUG: Final = int(PacketType.DEBUG)
 
 _HEADER_WORDS: Final = HEADER_SIZE // 8
 _RECORD_WORDS: Final = COMMAND_SIZE // 8
@@ -61,8 +75,13 @@ assert COMMAND_SIZE == OUTCOME_SIZE
 #: drive() closes over it, so that it is compiled again when one of these changes.
 _SOURCES: Final = fingerprint(
     *("smrx.bench.load_histogram", "smrx.bench.load_flow"),
-    *("smrx.wire.codes", "smrx.wire.frames", "smrx.wire.records"),
+    *("smrx.wire.codes", "smrx.wire.frames", "smrx.wire.records", "smrx.wire.soup_packets"),
 )
+
+# What a frame is.
+_SKIPPED: Final = 0
+_ANSWER: Final = 1
+_OTHER: Final = 2
 
 # Why drive() returned.
 ENDED: Final = 0  #: the slice is over, or everything is answered
@@ -116,6 +135,7 @@ TOTALS: Final = 7
 class Plan(NamedTuple):
     """What to do; all times are on CLOCK_MONOTONIC."""
 
+    protocol: int
     epoll: int
     event_bytes: int  #: size of a struct epoll_event, and where its data are
     event_data: int
@@ -156,6 +176,10 @@ def _build(links: Any, flow: Any, plan: Any, frame: Any, c: Any, due_ns: Any) ->
     number = links.next_frame[c]
     count = plan.frame_commands
     size = HEADER_SIZE + count * COMMAND_SIZE
+    words = _HEADER_WORDS
+    if plan.protocol == SOUP:
+        size = COMMAND_SIZE
+        words = 0
     outbox = links.outbox[c]
     if links.built[c] + MAX_HEAD + size > len(outbox):
         # Frames under way fit; what is sent is at the front.
@@ -163,7 +187,10 @@ def _build(links: Any, flow: Any, plan: Any, frame: Any, c: Any, due_ns: Any) ->
         _copy(_address(links.outbox, c), _address(links.outbox, c) + np.uint64(links.sent[c]), np.uint64(left))
         links.built[c], links.sent[c] = left, 0
     at = links.built[c]
-    if size <= _MAX_SHORT:
+    if plan.protocol == SOUP:
+        outbox[at], outbox[at + 1], outbox[at + 2] = 0, _SOUP_LENGTH, _UNSEQUENCED
+        at += _SOUP_HEAD
+    elif size <= _MAX_SHORT:
         outbox[at], outbox[at + 1] = 0, size
         at += _SHORT_HEAD
     else:
@@ -171,9 +198,9 @@ def _build(links: Any, flow: Any, plan: Any, frame: Any, c: Any, due_ns: Any) ->
         for place in range(8):
             outbox[at + 1 + place] = (size >> (56 - 8 * place)) & 0xFF
         at += _LONG_HEAD
-    frame[0], frame[1] = _COMMANDS_WORD, np.uint64(count)
-    frame[2], frame[3] = np.uint64(number), np.uint64(0)
-    words = _HEADER_WORDS
+    if plan.protocol == ZMTP:
+        frame[0], frame[1] = _COMMANDS_WORD, np.uint64(count)
+        frame[2], frame[3] = np.uint64(number), np.uint64(0)
     first = number * count
     for command in range(first, first + count):
         piece = command // flow.length[c]
@@ -229,36 +256,50 @@ def _flush(links: Any, c: Any) -> Any:
 
 
 @kernel
-def _head_of(inbox: Any, at: Any, end: Any) -> Any:
-    """Return (bytes before the next frame, bytes of the frame, whether it is a message); 0 if it is incomplete."""
+def _head_of(inbox: Any, protocol: Any, at: Any, end: Any) -> Any:
+    """Return (bytes before the next frame, bytes of the frame, its kind); 0 if it is incomplete."""
+    if protocol == SOUP:
+        if end - at < _SOUP_HEAD:
+            return 0, 0, 0
+        size = (np.int64(inbox[at]) << 8 | np.int64(inbox[at + 1])) - 1
+        if end - at - _SOUP_HEAD < size:
+            return 0, 0, 0
+        kind = np.int64(inbox[at + 2])
+        if kind == _SEQUENCED and size == OUTCOME_SIZE:
+            return _SOUP_HEAD, size, _ANSWER
+        return _SOUP_HEAD, size, _SKIPPED if kind in (_HEARTBEAT, _DEBUG) else _OTHER
     if end - at < _SHORT_HEAD:
-        return 0, 0, False
+        return 0, 0, 0
     flags = inbox[at]
     head, size = _SHORT_HEAD, np.int64(inbox[at + 1])
     if flags & _LONG:
         if end - at < _LONG_HEAD:
-            return 0, 0, False
+            return 0, 0, 0
         head, size = _LONG_HEAD, np.int64(0)
         for place in range(8):
             size = size << 8 | np.int64(inbox[at + 1 + place])
     if end - at - head < size:
-        return 0, 0, False
-    return head, size, not flags & _COMMAND
+        return 0, 0, 0
+    return head, size, _SKIPPED if flags & _COMMAND else _ANSWER
 
 
 @kernel
 def _check(links: Any, counts: Any, plan: Any, frame: Any, size: Any, c: Any) -> Any:
     """Return ENDED if a frame answers the first unanswered frame of connection c, otherwise what is wrong."""
-    if size < HEADER_SIZE or frame[0] != _OUTCOMES_WORD:
-        return REFUSED
     count = plan.frame_commands
     number = links.answered[c]
-    if np.uint64(number) < frame[2] < np.uint64(links.next_frame[c]):
-        return LOST
-    if frame[1] != np.uint64(count) or frame[2] != np.uint64(number) or size != HEADER_SIZE + count * OUTCOME_SIZE:
+    words = 0
+    if plan.protocol == ZMTP:
+        if size < HEADER_SIZE or frame[0] != _OUTCOMES_WORD:
+            return REFUSED
+        if np.uint64(number) < frame[2] < np.uint64(links.next_frame[c]):
+            return LOST
+        if frame[1] != np.uint64(count) or frame[2] != np.uint64(number):
+            return WRONG
+        words = _HEADER_WORDS
+    if size != 8 * words + count * OUTCOME_SIZE:
         return WRONG
     request = links.first_request[c] + np.uint64(number * count)
-    words = _HEADER_WORDS
     for _ in range(count):
         if frame[words + 1] != links.session[c] or frame[words + 2] != request:
             return WRONG
@@ -301,12 +342,12 @@ def _read(links: Any, counts: Any, plan: Any, frame: Any, clock: Any, c: Any) ->
     now_ns = _now(clock)
     at, end = 0, links.received[c] + got
     while True:
-        head, size, is_message = _head_of(inbox, at, end)
+        head, size, kind = _head_of(inbox, plan.protocol, at, end)
         if not head:
             break
-        if is_message:
+        if kind != _SKIPPED:
             _copy(frame.ctypes.data, _address(links.inbox, c) + np.uint64(at + head), np.uint64(size))
-            found = _check(links, counts, plan, frame, size, c)
+            found = REFUSED if kind == _OTHER else _check(links, counts, plan, frame, size, c)
             if found:
                 counts.totals[FAULT_BYTES] = size
                 counts.fault[:] = frame[: len(counts.fault)]

@@ -19,10 +19,10 @@ _LONG: Final = ("series", "distribution_us", "curve")
 @durability_option
 @click.option(
     "--protocol",
-    type=click.Choice(["zmq", "sdk", "sdk-blocking"]),
+    type=click.Choice(["zmq", "native", "sdk", "sdk-blocking"]),
     default="zmq",
     show_default=True,
-    help="zmq: order entry of the leader. sdk: smrx.AsyncClient. sdk-blocking: smrx.Client.",
+    help="zmq: order entry of the leader. native: through a gateway. sdk: smrx.AsyncClient. sdk-blocking: smrx.Client.",
 )
 @click.option(
     "--connections", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Connections, or clients."
@@ -75,7 +75,7 @@ _LONG: Final = ("series", "distribution_us", "curve")
 def load(
     nodes: int,
     durability: Literal["memory", "disk"],
-    protocol: Literal["zmq", "sdk", "sdk-blocking"],
+    protocol: Literal["zmq", "native", "sdk", "sdk-blocking"],
     connections: int,
     in_flight: int,
     frame_commands: int,

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import zmq
@@ -24,17 +24,7 @@ from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import InvalidValue
 from smrx.client.client_methods import ClientMethods
 from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
-from smrx.client.node_sockets import (
-    CONNECT_ERRORS,
-    REFUSED,
-    close_monitor,
-    configure,
-    connect,
-    connect_error,
-    open_monitor,
-    read_monitor,
-    reconnect,
-)
+from smrx.client.node_sockets import CONNECT_ERRORS, REFUSED, NodeSocket, connect_error
 from smrx.client.results import Update
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
 from smrx.client.session_pinger import SessionPinger
@@ -42,27 +32,34 @@ from smrx.client.session_states import DropConnection, State
 from smrx.client_keys import RETRY_SECONDS, ClientKeys
 from smrx.wire import admin, frames
 from smrx.wire.admin import AnyReply, AnyRequest
+from smrx.wire.command_list import CommandList
 from smrx.wire.records import OUTCOME
 
 #: How long close() waits for the exchange to end the session.
 _CLOSE_S: Final = 0.5
+_CLOSED: Final = "the client was closed; create a new one"
 
 T = TypeVar("T")
 
 
-class _NodeSocket:
-    """The socket of one node, with one task that reports its messages and one that reports disconnects."""
+class _WatchedSocket(NodeSocket):
+    """The socket of one node, whose messages and disconnects are reported by the event loop.
+
+    ZeroMQ's file descriptor becomes readable once for anything new, also for what a send has already seen. So every
+    event is used up: messages are received until there are none, and a send looks for messages.
+    """
 
     def __init__(
         self,
-        context: zmq.asyncio.Context,
+        context: "zmq.Context[zmq.Socket[bytes]]",
         address: str,
         max_message_bytes: int,
-        on_message: Callable[[str, bytes], None],
-        on_disconnect: Callable[[str], None],
+        keys: ClientKeys | None,
+        on_messages: Callable[[str, list[bytes]], None],
+        on_disconnect: Callable[[str], None] = lambda _: None,
         on_refusal: Callable[[str], None] = lambda _: None,
-        keys: ClientKeys | None = None,
     ) -> None:
+<<<<<<< HEAD
         self._address = address
         self._keys = keys
         self._socket = context.socket(zmq.DEALER)
@@ -98,6 +95,20 @@ class _NodeSocket:
             elif self._keys is not None and not self._socket.closed:
                 handshakes_failed += 1
                 reconnect(self._socket, self._address, self._keys, handshakes_failed)
+=======
+        self._loop = asyncio.get_running_loop()
+        self._on_messages = on_messages
+        self._on_disconnect = on_disconnect
+        self._on_refusal = on_refusal
+        self._descriptors: tuple[int, ...] = ()
+        super().__init__(context, address, max_message_bytes, keys)
+        self._descriptors = (self.socket.FD, self.monitor.FD)
+        self._loop.add_reader(self._descriptors[0], self._read)
+        self._loop.add_reader(self._descriptors[1], self._watch)
+        # What happened before is not reported.
+        self._loop.call_soon(self._read)
+        self._loop.call_soon(self._watch)
+>>>>>>> ed7e3ef (Send the calls of one turn of the event loop together in AsyncClient; offer loads through gateways)
 
     def _connect_again(self, attempt: int) -> None:
         if self._keys is not None and not self._socket.closed:
@@ -105,26 +116,42 @@ class _NodeSocket:
 
     def send(self, data: bytes, *, only_if_idle: bool = False) -> None:
         """Send, or queue until the node is connected. With `only_if_idle`, do nothing while messages are queued."""
-        if only_if_idle and self._queued:
-            return
-        sent = asyncio.ensure_future(self._socket.send(data))
-        self._queued += 1
-        sent.add_done_callback(self._on_sent)
+        super().send(data, only_if_idle=only_if_idle)
+        self._look_again()
 
-    def _on_sent(self, sent: "asyncio.Future[Any]") -> None:
-        self._queued -= 1
-        if not sent.cancelled():
-            sent.exception()  # A failed send is a lost message; the session sends it again.
+    def _look_again(self) -> None:
+        """Call _read() soon if there is something to receive, or if what is queued can be sent."""
+        wanted = zmq.POLLIN | (zmq.POLLOUT if self.has_queued else 0)
+        if int(self.socket.getsockopt(zmq.EVENTS)) & wanted:
+            self._loop.call_soon(self._read)
+
+    def _read(self) -> None:
+        if self.socket.closed:
+            return
+        self.flush()
+        messages = self.receive()
+        self._look_again()
+        if messages:
+            # May close this socket.
+            self._on_messages(self.address, messages)
+
+    def _watch(self) -> None:
+        if self.socket.closed:
+            return
+        if self.disconnected():
+            self._on_disconnect(self.address)
+        if self.refused:
+            self.refused = False
+            self._on_refusal(self.address)
 
     def close(self) -> None:
         """Close at once and drop queued messages."""
-        for task in self.tasks:
+        for descriptor in self._descriptors:
             # The event loop of a client that was dropped may be closed.
             with contextlib.suppress(RuntimeError):
-                task.cancel()
-        if not self._socket.closed:
-            close_monitor(self._socket, self._monitor)
-            self._socket.close(linger=0)
+                self._loop.remove_reader(descriptor)
+        self._descriptors = ()
+        super().close()
 
 
 class AsyncClient(ClientMethods):
@@ -144,18 +171,23 @@ class AsyncClient(ClientMethods):
         self._keys = client_core.keys_of(cluster, key)
         self._pinger = SessionPinger(self, self._keys) if cancel_on_disconnect else None
         self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
-        self._context = zmq.asyncio.Context()
-        self._order_sockets: dict[str, _NodeSocket] = {}
-        self._admin_sockets: dict[str, _NodeSocket] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._order_sockets: dict[str, _WatchedSocket] = {}
+        self._admin_sockets: dict[str, _WatchedSocket] = {}
         # Also when the client is dropped without close(): pyzmq would close the sockets in any order and then hang.
         self._release = weakref.finalize(self, _close_sockets, self._order_sockets, self._admin_sockets, self._context)
         self._release.atexit = False
         self._replies: dict[int, asyncio.Future[AnyReply]] = {}
         self._request_id = 0
         self._connecting = 0
+        self._window = window
         self._frame_commands = frame_commands
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._changed: set[asyncio.Future[None]] = set()
+        # Calls of this turn of the event loop, which are sent together, and the number of their commands.
+        self._batch: list[tuple[CommandList, Waiter]] = []
+        self._batched = 0
         # A call that sends more than fits in the window blocks other calls until all of it is sent.
         self._sending = asyncio.Lock()
         self._closed = False
@@ -172,6 +204,7 @@ class AsyncClient(ClientMethods):
         """Close every socket. If `graceful`, first end the session at the exchange, unless that is slow or unsafe."""
         if self._closed:
             return
+        self._send_batch()
         try:
             session = self._core.session
             if graceful and session is not None:
@@ -187,11 +220,7 @@ class AsyncClient(ClientMethods):
             if self._timer is not None:
                 self._timer.cancel()
             self._core.abort(time.monotonic())
-            tasks = [
-                task for node in (*self._order_sockets.values(), *self._admin_sockets.values()) for task in node.tasks
-            ]
             self._release()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     # Bulk
 
@@ -201,18 +230,53 @@ class AsyncClient(ClientMethods):
         `details` has those that the commands name (DETAILS records), and may have more. Fills in session and request
         ids. A rejected command is an outcome, not an exception.
         """
-        commands, details = client_core.as_commands(commands), client_core.as_details(details)
-        outcomes = np.zeros(len(commands), OUTCOME)
+        parts = CommandList(client_core.as_commands(commands), client_core.as_details(details))
+        client_core.check(parts)
+        return await self._submit(parts)
+
+    async def _submit(self, commands: CommandList) -> NDArray[np.void]:
+        """Send commands that are valid: with those of other calls in the same turn of the event loop if they fit."""
+        count = len(commands.records)
+        if not count or count > self._frame_commands or self._sending.locked() or count > self._free_slots():
+            return await self._submit_in_parts(commands)
+        self._check_open()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(count, lambda: None if done.done() else done.set_result(None))
+        if not self._batch:
+            asyncio.get_running_loop().call_soon(_weakly(self._send_batch))
+        self._batch.append((commands, waiter))
+        self._batched += count
+        await done
+        return _outcomes_of(waiter)
+
+    def _free_slots(self) -> int:
+        session = self._core.session
+        return (self._window if session is None else session.free_slots) - self._batched
+
+    def _send_batch(self) -> None:
+        batch, self._batch, self._batched = self._batch, [], 0
+        if self._closed:
+            for _, waiter in batch:
+                waiter.fail(InvalidValue(_CLOSED))
+        elif batch:
+            self._core.submit_all(batch, time.monotonic())
+            self._turn()
+
+    async def _submit_in_parts(self, commands: CommandList) -> NDArray[np.void]:
+        """Send as much as the window takes, then the rest; calls made meanwhile wait."""
+        records, details = commands
+        outcomes = np.zeros(len(records), OUTCOME)
         parts: list[tuple[Waiter, asyncio.Future[None]]] = []
         async with self._sending:
+            self._send_batch()
             at = 0
-            while at < len(commands):
+            while at < len(records):
                 self._check_open()
-                rest = len(commands) - at
+                rest = len(records) - at
                 free = self._core.open(time.monotonic()).free_slots
                 if free >= min(rest, self._frame_commands):
                     end = at + min(free, rest)
-                    parts.append(self._send(commands[at:end], details, outcomes[at:end]))
+                    parts.append(self._send(records[at:end], details, outcomes[at:end]))
                     at = end
                 else:
                     await self._wait_for_change(None)
@@ -220,15 +284,14 @@ class AsyncClient(ClientMethods):
                     raise parts[-1][0].error
         for waiter, done in parts:
             await done
-            if waiter.error is not None:
-                raise waiter.error
+            _outcomes_of(waiter)
         return outcomes
 
     def _send(
         self, commands: NDArray[np.void], details: NDArray[np.void], outcomes: NDArray[np.void]
     ) -> "tuple[Waiter, asyncio.Future[None]]":
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(outcomes, lambda: None if done.done() else done.set_result(None))
+        waiter = Waiter(len(commands), lambda: None if done.done() else done.set_result(None), outcomes)
         self._core.submit(commands, waiter, time.monotonic(), details)
         self._turn()
         return waiter, done
@@ -316,7 +379,7 @@ class AsyncClient(ClientMethods):
 
     async def _run_step(self, step: Step) -> Any:
         if isinstance(step, Submit):
-            return await self.submit(*step.commands)
+            return await self._submit(step.commands)
         if isinstance(step, Query):
             return await self._query(step.address, step.request, step.timeout_s)
         if isinstance(step, Sleep):
@@ -357,27 +420,33 @@ class AsyncClient(ClientMethods):
         self._schedule()
 
     def _schedule(self) -> None:
-        if self._timer is not None:
+        """Have _tick() called when something is due; a call that comes too early is harmless and sets the next."""
+        session = self._core.session
+        due: list[float] = []
+        if session is not None:
+            if session.deadline is not None:
+                due.append(session.deadline)
+            if session.unanswered or self._connecting:
+                due.append(self._core.timeout_at)
+        if self._timer is not None and (not due or self._timer_at > min(due)):
             self._timer.cancel()
             self._timer = None
-        session = self._core.session
-        if session is None:
-            return
-        due = [] if session.deadline is None else [session.deadline]
-        if session.unanswered or self._connecting:
-            due.append(self._core.timeout_at)
-        if due:
-            delay = max(0.0, min(due) - time.monotonic())
+        if due and self._timer is None:
+            self._timer_at = min(due)
+            delay = max(0.0, self._timer_at - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay, _weakly(self._tick))
 
     def _tick(self) -> None:
+        self._timer = None
         if self._core.session is not None:
             self._core.session.tick(time.monotonic())
         self._turn()
 
-    def _on_message(self, address: str, data: bytes) -> None:
+    def _on_messages(self, address: str, messages: list[bytes]) -> None:
         if self._core.session is not None:
-            self._core.session.receive(address, data, time.monotonic())
+            now = time.monotonic()
+            for data in messages:
+                self._core.session.receive(address, data, now)
             self._turn()
 
     def _on_disconnect(self, address: str) -> None:
@@ -389,19 +458,18 @@ class AsyncClient(ClientMethods):
         if self._core.session is not None:
             self._core.session.search.set_status(address, REFUSED)
 
-    def _order_socket(self, address: str) -> _NodeSocket:
+    def _order_socket(self, address: str) -> _WatchedSocket:
         node = self._order_sockets.get(address)
         if node is None:
-            node = _NodeSocket(
+            node = self._order_sockets[address] = _WatchedSocket(
                 self._context,
                 address,
                 frames.MAX_FRAME_BYTES,
-                _weakly(self._on_message),
+                self._keys,
+                _weakly(self._on_messages),
                 _weakly(self._on_disconnect),
                 _weakly(self._on_refusal),
-                self._keys,
             )
-            self._order_sockets[address] = node
         return node
 
     async def _query(self, address: str, request: AnyRequest, timeout_s: float) -> AnyReply | None:
@@ -409,13 +477,8 @@ class AsyncClient(ClientMethods):
         node = self._admin_sockets.get(address)
         if node is None:
             try:
-                node = _NodeSocket(
-                    self._context,
-                    address,
-                    admin.MAX_REPLY_BYTES,
-                    _weakly(self._on_reply),
-                    lambda _: None,
-                    keys=self._keys,
+                node = _WatchedSocket(
+                    self._context, address, admin.MAX_REPLY_BYTES, self._keys, _weakly(self._on_replies)
                 )
             except CONNECT_ERRORS as error:
                 raise InvalidValue(f"{address}: {connect_error(error)}") from None
@@ -432,18 +495,26 @@ class AsyncClient(ClientMethods):
         finally:
             del self._replies[request_id]
 
-    def _on_reply(self, address: str, data: bytes) -> None:
-        try:
-            request_id, reply = admin.decode_reply(data)
-        except frames.FrameError:
-            return
-        waiting = self._replies.get(request_id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+    def _on_replies(self, address: str, messages: list[bytes]) -> None:
+        for data in messages:
+            try:
+                request_id, reply = admin.decode_reply(data)
+            except frames.FrameError:
+                continue
+            waiting = self._replies.get(request_id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(reply)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InvalidValue("the client was closed; create a new one")
+            raise InvalidValue(_CLOSED)
+
+
+def _outcomes_of(waiter: Waiter) -> NDArray[np.void]:
+    if waiter.error is not None:
+        raise waiter.error
+    assert waiter.outcomes is not None
+    return waiter.outcomes
 
 
 def _weakly(method: Callable[..., None]) -> Callable[..., None]:
@@ -462,14 +533,14 @@ def _weakly(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def _close_sockets(
-    orders: dict[str, _NodeSocket], admins: dict[str, _NodeSocket], context: zmq.asyncio.Context
+    orders: dict[str, _WatchedSocket], admins: dict[str, _WatchedSocket], context: "zmq.Context[zmq.Socket[bytes]]"
 ) -> None:
     _close_all(orders)
     _close_all(admins)
     context.term()
 
 
-def _close_all(sockets: dict[str, _NodeSocket]) -> None:
+def _close_all(sockets: dict[str, _WatchedSocket]) -> None:
     for node in sockets.values():
         node.close()
     sockets.clear()

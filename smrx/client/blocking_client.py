@@ -115,7 +115,7 @@ class Client(ClientMethods):
         while at < len(commands) or (last is not None and last.missing):
             count = self._sendable(len(commands) - at)
             if count:
-                last = Waiter(outcomes[at : at + count])
+                last = Waiter(count, outcomes=outcomes[at : at + count])
                 self._core.submit(commands[at : at + count], last, time.monotonic(), details)
                 at += count
             self._progress_or_raise()

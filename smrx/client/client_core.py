@@ -25,7 +25,7 @@ from smrx.client_keys import ClientKeys
 from smrx.config import Config
 from smrx.key_files import KeysError
 from smrx.wire.codes import SessionFlags
-from smrx.wire.command_list import NO_DETAILS
+from smrx.wire.command_list import NO_DETAILS, CommandList, join
 from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE, OUTCOME
 
 DEFAULT_TIMEOUT_S: Final = 10.0
@@ -47,22 +47,40 @@ class Pinger(Protocol):
 class Waiter:
     """A call that waits for the outcomes of consecutive requests; `error` is set if they cannot arrive."""
 
-    def __init__(self, outcomes: NDArray[np.void], done: Callable[[], None] | None = None) -> None:
-        """Fill the array `outcomes`; call `done` when it is full or `error` is set."""
+    __slots__ = ("_done", "error", "missing", "outcomes")
+
+    def __init__(
+        self, count: int, done: Callable[[], None] | None = None, outcomes: NDArray[np.void] | None = None
+    ) -> None:
+        """Wait for `count` outcomes, in the array `outcomes` if it is given.
+
+        Call `done` when all have arrived or `error` is set.
+        """
         self.outcomes = outcomes
-        self.missing = len(outcomes)
+        self.missing = count
         self.error: ClientError | None = None
         self._done = done
 
-    def take(self, outcomes: NDArray[np.void]) -> NDArray[np.void]:
-        """Store the outcomes that belong to this call; return the rest."""
-        at = len(self.outcomes) - self.missing
-        own = outcomes[: self.missing]
-        self.outcomes[at : at + len(own)] = own
+    def take(self, outcomes: NDArray[np.void], at: int) -> int:
+        """Take the outcomes that belong to this call, from index `at` on; return the index after them."""
+        end = min(len(outcomes), at + self.missing)
+        own = outcomes[at:end]
+        if self.outcomes is None and len(own) == self.missing:
+            self.outcomes = own  # No copy: they arrived together, as those of a lone order always do.
+        else:
+            if self.outcomes is None:
+                self.outcomes = np.zeros(self.missing, OUTCOME)
+            first = len(self.outcomes) - self.missing
+            self.outcomes[first : first + len(own)] = own
         self.missing -= len(own)
         if not self.missing:
             self.finish()
-        return outcomes[len(own) :]
+        return end
+
+    def fail(self, error: ClientError) -> None:
+        """The outcomes cannot arrive: wake the call with an error."""
+        self.error = error
+        self.finish()
 
     def finish(self) -> None:
         """Wake the call."""
@@ -141,6 +159,18 @@ class ClientCore:
             raise InvalidValue(str(error)) from None
         self._waiters.append(len(commands) if waiter is None else waiter)
 
+    def submit_all(self, parts: Sequence[tuple[CommandList, Waiter]], now: float) -> None:
+        """Send the commands of several calls together; all fail if they cannot be sent."""
+        session = self.open(now)
+        commands = parts[0][0] if len(parts) == 1 else join([part for part, _ in parts])
+        self._waiters.extend(waiter for _, waiter in parts)
+        try:
+            session.submit(commands.records, now, commands.details)
+        except LocalError as error:
+            for _, waiter in parts:
+                self._waiters.pop()
+                waiter.fail(InvalidValue(str(error)))
+
     def has_timed_out(self, now: float, *, connecting: bool = False) -> bool:
         """Return whether something is waited for and nothing has arrived for the whole timeout."""
         waiting = self.session is not None and (connecting or self.session.unanswered > 0)
@@ -171,16 +201,17 @@ class ClientCore:
                 self._end(ProtocolError(f"{message}; {_describe_unanswered(session)}"), now)
 
     def _deliver(self, outcomes: NDArray[np.void]) -> None:
-        while len(outcomes):
+        at = 0
+        while at < len(outcomes):
             waiter = self._waiters[0]
             if isinstance(waiter, Waiter):
-                outcomes = waiter.take(outcomes)
+                at = waiter.take(outcomes, at)
                 if not waiter.missing:
                     self._waiters.popleft()
                 continue
-            head = outcomes[:waiter]
+            head = outcomes[at : at + waiter]
             self.unpolled.append(head)
-            outcomes = outcomes[waiter:]
+            at += len(head)
             if len(head) == waiter:
                 self._waiters.popleft()
             else:
@@ -218,8 +249,7 @@ class ClientCore:
         waiters, self._waiters = self._waiters, deque()
         for waiter in waiters:
             if isinstance(waiter, Waiter):
-                waiter.error = error
-                waiter.finish()
+                waiter.fail(error)
             else:
                 self._poll_error = error
 
@@ -268,6 +298,15 @@ def as_details(details: NDArray[np.void] | None) -> NDArray[np.void]:
     if not isinstance(details, np.ndarray) or details.ndim != 1 or details.dtype.itemsize != DETAILS_SIZE:
         raise InvalidValue("details: expected a one-dimensional array of DETAILS records")
     return details if details.dtype == DETAILS else details.view(DETAILS)
+
+
+def check(commands: CommandList) -> None:
+    """Raise InvalidValue for commands that a client may not send."""
+    if len(commands.records):
+        try:
+            ClientSession.check(*commands)
+        except LocalError as error:
+            raise InvalidValue(str(error)) from None
 
 
 def _describe_unanswered(session: ClientSession) -> str:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, TypeVar
+from functools import cache
+from struct import Struct
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -24,7 +26,11 @@ ClientOrderId = str | int
 
 E = TypeVar("E", bound=IntEnum)
 
-_OF_ORDERS = (CommandKind.PLACE, CommandKind.CANCEL, CommandKind.REPLACE)
+_OF_ORDERS: Final = frozenset((CommandKind.PLACE, CommandKind.CANCEL, CommandKind.REPLACE))
+#: COMMAND as the struct module writes it, which takes a third of the time of NumPy for one record; and its fields.
+_COMMAND: Final = Struct("<6BHQQIIQQqq")
+_NO_FIELDS: Final = dict.fromkeys(COMMAND.names or (), 0)
+assert _COMMAND.size == COMMAND.itemsize
 #: Limits and notionals must be below this.
 _MONEY_LIMIT = 1 << 62
 
@@ -36,11 +42,14 @@ def command(
 
     The command of an order has no details if all fields of `details` are 0.
     """
+    if kind in _OF_ORDERS and not (details and any(details.values())):
+        data = _COMMAND.pack(*{**_NO_FIELDS, "kind": kind, **fields}.values())
+        return CommandList(np.frombuffer(data, COMMAND))
     record: np.ndarray[Any, np.dtype[np.void]] = np.zeros(1, COMMAND_LAYOUTS[kind])
     record["kind"] = kind
     for name, value in fields.items():
         record[name] = value
-    if not details or (kind in _OF_ORDERS and not any(details.values())):
+    if not details:
         return CommandList(record.view(COMMAND))
     more = np.zeros(1, DETAILS_LAYOUTS[kind])
     for name, value in details.items():
@@ -120,11 +129,16 @@ def enum_member(value: "E | str", kind: type[E], what: str) -> E:
     """Return the member with this name in any case, with "-" or "_". Raises InvalidValue with the list of names."""
     if isinstance(value, kind):
         return value
-    names = {member.name: member for member in kind if member.name != "ANY"}
+    names = _members(kind)
     found = names.get(value.upper().replace("-", "_")) if isinstance(value, str) else None
     if found is None:
         raise InvalidValue(f"{what}: expected one of {', '.join(names)}, found {value!r}")
     return found
+
+
+@cache
+def _members(kind: type[IntEnum]) -> dict[str, Any]:
+    return {member.name: member for member in kind if member.name != "ANY"}
 
 
 def amount_or_current(value: Number | None, current: int, asset: Asset | None, what: str) -> int:

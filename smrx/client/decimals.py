@@ -7,6 +7,7 @@ A price is a number of ticks, a quantity a number of lots, an amount a number of
 import re
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from smrx.client.client_errors import InvalidValue
@@ -22,6 +23,8 @@ _LONG: Final = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
 _WITH_EXPONENT: Final = re.compile(r"[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]+", re.ASCII)
 _MAX_COUNT: Final = (1 << 63) - 1
 _MAX_PLACES: Final = 60
+#: Characters of a text whose number of steps is kept.
+_MAX_CACHED: Final = 40
 
 
 def exact(value: Number, what: str) -> Fraction:
@@ -50,6 +53,28 @@ def to_steps(value: Number, step: Fraction, what: str, step_name: str) -> int:
     if count.numerator > _MAX_COUNT:
         raise InvalidValue(f"{what}: expected at most {from_steps(_MAX_COUNT, step)}, found {_shown(value)}")
     return count.numerator
+
+
+def known_steps(value: Number, numerator: int, denominator: int) -> int | None:
+    """Return the value as a number of steps of numerator/denominator, from a cache; None if to_steps() must decide."""
+    # Text and integers only: other values may have no hash.
+    if (type(value) is str and len(value) <= _MAX_CACHED) or (type(value) is int and 0 < value < _MAX_COUNT):
+        return _cached_steps(value, numerator, denominator)
+    return None
+
+
+@lru_cache(maxsize=1 << 15)
+def _cached_steps(value: str | int, numerator: int, denominator: int) -> int | None:
+    try:
+        return to_steps(value, Fraction(numerator, denominator), "", "")
+    except InvalidValue:
+        return None
+
+
+@lru_cache(maxsize=1 << 15)
+def text_of_steps(count: int, numerator: int, denominator: int) -> str:
+    """Return from_steps() of a step of numerator/denominator, from a cache."""
+    return from_steps(count, Fraction(numerator, denominator))
 
 
 def is_zero(value: Number) -> bool:

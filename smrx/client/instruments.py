@@ -71,28 +71,38 @@ class Instrument(msgspec.Struct, frozen=True):
     @property
     def tick(self) -> Fraction:
         """The price increment, in quote per base."""
-        return Fraction(self.scale_units * 10**self.base.decimals, self.lot_units * 10**self.quote.decimals)
+        return Fraction(*self._tick)
 
     @property
     def lot(self) -> Fraction:
         """The quantity increment, in base."""
-        return Fraction(self.lot_units, 10**self.base.decimals)
+        return Fraction(*self._lot)
+
+    @property
+    def _tick(self) -> tuple[int, int]:
+        return self.scale_units * 10**self.base.decimals, self.lot_units * 10**self.quote.decimals
+
+    @property
+    def _lot(self) -> tuple[int, int]:
+        return self.lot_units, 10**self.base.decimals
 
     def price_ticks(self, price: Number, what: str = "price") -> int:
         """Return a price in ticks. Raises InvalidValue."""
-        return decimals.to_steps(price, self.tick, f"{self.symbol} {what}", "tick")
+        ticks = decimals.known_steps(price, *self._tick)
+        return decimals.to_steps(price, self.tick, f"{self.symbol} {what}", "tick") if ticks is None else ticks
 
     def quantity_lots(self, quantity: Number, what: str = "quantity") -> int:
         """Return a quantity in lots. Raises InvalidValue."""
-        return decimals.to_steps(quantity, self.lot, f"{self.symbol} {what}", "lot")
+        lots = decimals.known_steps(quantity, *self._lot)
+        return decimals.to_steps(quantity, self.lot, f"{self.symbol} {what}", "lot") if lots is None else lots
 
     def price_text(self, price_ticks: int) -> str:
         """Return ticks as a decimal."""
-        return decimals.from_steps(price_ticks, self.tick)
+        return decimals.text_of_steps(price_ticks, *self._tick)
 
     def quantity_text(self, quantity_lots: int) -> str:
         """Return lots as a decimal."""
-        return decimals.from_steps(quantity_lots, self.lot)
+        return decimals.text_of_steps(quantity_lots, *self._lot)
 
 
 class Scales(msgspec.Struct, frozen=True):

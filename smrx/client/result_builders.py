@@ -26,12 +26,15 @@ from smrx.wire.codes import (
 )
 
 _REASONS: Final = frozenset(int(reason) for reason in Reason)
+#: Looked up once: the members of an enumeration are found slowly.
+_REJECTED: Final = int(OutcomeStatus.REJECTED)
+_DUPLICATE: Final = int(OutcomeStatus.DUPLICATE)
 _STOPS: Final = (OrderType.STOP, OrderType.STOP_LIMIT)
 
 
 def check(outcome: NDArray[np.void], what: str) -> None:
     """Raise Refused if the command was rejected; `what` describes it in the message."""
-    if outcome["status"][0] == OutcomeStatus.REJECTED:
+    if outcome.item(0)[0] == _REJECTED:
         code = int(outcome["reason"][0])
         if code not in _REASONS:
             raise ProtocolError(f"{what} was refused for reason {code}, unknown to this version")
@@ -49,15 +52,23 @@ def common_fields(outcome: NDArray[np.void]) -> dict[str, Any]:
 
 def order_result(outcome: NDArray[np.void], instrument: Instrument | None) -> OrderResult:
     """Return the result of a command for one order."""
-    shared = common_fields(outcome)
-    if shared["duplicate"]:
-        return OrderResult(**shared, order_id=0, state="Unknown", reason=None, cum_lots=0, leaves_lots=0)
-    row = outcome[0]
-    cum, leaves, reason = int(row["cum_lots"]), int(row["leaves_lots"]), int(row["reason"])
+    status, event_kind, reason, _, _, request, sequence, order, _, cum, leaves = outcome.item(0)
+    if status == _DUPLICATE:
+        return OrderResult(
+            request_id=request,
+            sequence=sequence,
+            duplicate=True,
+            order_id=0,
+            state="Unknown",
+            reason=None,
+            cum_lots=0,
+            leaves_lots=0,
+        )
     return OrderResult(
-        **shared,
-        order_id=int(row["order_id"]),
-        state=STATES.get(int(row["event_kind"]), f"Kind{int(row['event_kind'])}"),
+        request_id=request,
+        sequence=sequence,
+        order_id=order,
+        state=STATES.get(event_kind, f"Kind{event_kind}"),
         reason=_reason_text(reason),
         cum_lots=cum,
         leaves_lots=leaves,

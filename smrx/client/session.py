@@ -85,6 +85,7 @@ _RESERVED_KINDS: Final = (
     CommandKind.DISCONNECT,
     CommandKind.SET_VERSION,
 )
+_IS_RESERVED: Final = np.isin(np.arange(256), _RESERVED_KINDS)
 
 
 class ClientSession:
@@ -227,15 +228,20 @@ class ClientSession:
         if len(commands) > self.free_slots:
             message = f"cannot submit {len(commands)} commands: the window has {self.free_slots} free slots"
             raise LocalError(message)
+        self.check(commands, details)
+        return self._submit(commands, now, details)
+
+    @staticmethod
+    def check(commands: NDArray[np.void], details: NDArray[np.void] = NO_DETAILS) -> None:
+        """Raise LocalError for commands that submit() does not take, whatever the state of the session."""
         if commands.dtype != COMMAND:
             raise LocalError("commands: expected an array of COMMAND records")
-        if np.isin(commands["kind"], _RESERVED_KINDS).any():
+        if _IS_RESERVED[commands["kind"]].any():
             names = ", ".join(kind.name for kind in _RESERVED_KINDS)
             raise LocalError(f"cannot submit {names}: only the session or the exchange sends these commands")
         most = int(commands["details"].max())
         if most > len(details):
             raise LocalError(f"commands: expected details 1 to {len(details)}, found a command with {most}")
-        return self._submit(commands, now, details)
 
     def _submit(self, commands: NDArray[np.void], now: float, details: NDArray[np.void] = NO_DETAILS) -> int:
         if not self._awaits_reply:

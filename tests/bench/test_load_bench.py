@@ -40,12 +40,19 @@ def test_open_loop_survives_the_loss_of_the_leader() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["sdk", "sdk-blocking"])
-def test_load_through_the_sdk(protocol: load_bench.Protocol) -> None:
+def test_load_through_the_sdk(protocol: load_bench.ProtocolName) -> None:
     alone = protocol == "sdk-blocking"
     shape = SHORT._replace(in_flight=1 if alone else 4)
     figures = load_bench.run(shape, connections=1 if alone else 2, nodes=1, protocol=protocol)
     assert figures["acknowledged"] > 0
     check_latencies(figures["latency_us"])
+
+
+def test_load_through_a_gateway() -> None:
+    figures = load_bench.run(SHORT, connections=3, nodes=1, protocol="native")
+    assert figures["acknowledged"] > 0
+    assert figures["rejected"] == figures["reconnects"] == 0
+    assert set(figures["cpu_seconds"]) == {"1", "gateway", "generator"}
 
 
 def test_tape_is_sent_once(tmp_path: Any) -> None:

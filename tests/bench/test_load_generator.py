@@ -11,6 +11,7 @@ import zmq
 from smrx.bench import load_flow, load_generator, load_histogram
 from smrx.bench.bench_error import BenchError
 from smrx.bench.load_generator import Measured, Shape
+from smrx.bench.load_protocols import Zmtp
 from smrx.engine import Engine
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus
@@ -100,7 +101,7 @@ def offer(node: StubNode, shape: Shape = UNTIL_DONE, mix: str = "steady", repeat
     """Send the piece of a mix a number of times over each of two connections."""
     load = load_flow.of_mix(mix, 2)
     load = load._replace(flow=load.flow._replace(repeats=np.full(2, repeats)))
-    return load_generator.measure(load, shape, lambda: node.address)
+    return load_generator.measure(load, shape, lambda: node.address, Zmtp())
 
 
 @pytest.mark.parametrize("frame_commands", [1, 10])
@@ -186,7 +187,7 @@ def test_open_loop_counts_the_wait_of_orders_that_could_not_be_sent(node: Callab
     stub = node(hold)
     load = load_flow.of_mix("steady", 2)
     measured = load_generator.measure(
-        load, shape, lambda: stub.address, on_slice=lambda seconds: is_over.set() if seconds >= 0.5 else None
+        load, shape, lambda: stub.address, Zmtp(), on_slice=lambda seconds: is_over.set() if seconds >= 0.5 else None
     )
     assert measured.unsent == 1_000 - 2 * shape.in_flight
     assert int(measured.latency.sum()) == 1_000

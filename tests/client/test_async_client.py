@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from smrx.client import AsyncClient, InvalidValue, Unavailable
-from smrx.wire.codes import OutcomeStatus
+from smrx.wire import frames
+from smrx.wire.codes import CommandKind, OutcomeStatus
 from tests.client.conftest import shorten_timeout
 from tests.client.stub_cluster import StubCluster
 from tests.client.test_blocking_client import orders
@@ -38,6 +39,34 @@ def test_concurrent_calls_are_sent_in_the_order_of_the_calls(stub: StubCluster) 
 
     run(stub, body, window=64, frame_commands=8)
     assert stub.applied() == list(range(1, 301))
+
+
+def test_calls_of_one_turn_of_the_event_loop_leave_in_one_frame(stub: StubCluster) -> None:
+    """One of them is invalid and one is cancelled before anything is sent: neither affects the others."""
+
+    async def body(client: AsyncClient) -> None:
+        await client.connect()
+        assert client.leader is not None
+        node = client._order_sockets[client.leader]
+        sent: list[bytes] = []
+        send = node.send
+        object.__setattr__(node, "send", lambda data, **options: (sent.append(data), send(data, **options)))
+        reserved = orders(1, 99)
+        reserved["kind"] = CommandKind.TICK
+        calls = [asyncio.create_task(client.submit(orders(1, number))) for number in range(1, 41)]
+        wrong = asyncio.create_task(client.submit(reserved))
+        await asyncio.sleep(0)
+        calls[7].cancel()
+        found = await asyncio.gather(*calls, wrong, return_exceptions=True)
+        assert isinstance(found.pop(), InvalidValue)
+        assert isinstance(found.pop(7), asyncio.CancelledError)
+        requests = [int(outcomes["request_id"][0]) for outcomes in found if not isinstance(outcomes, BaseException)]
+        assert requests == [*range(1, 8), *range(9, 41)]
+        commands = [frame for frame in map(frames.decode, sent) if frame.kind is frames.FrameKind.COMMANDS]
+        assert [frame.count for frame in commands] == [40]
+
+    run(stub, body)
+    assert stub.applied() == list(range(1, 41))
 
 
 @pytest.mark.parametrize("fault", ["drop_answers", "drop_requests", "overload", "repeat_answers", "garbage_answers"])

@@ -1,0 +1,168 @@
+"""The protocols that the load generator speaks on plain sockets: how a connection begins, and what a refusal says.
+
+ZMTP 3.1 (RFC 23 and 37 of ZeroMQ) as a DEALER without security, for the order entry of a node: a client library with
+threads of its own would cost more than what is measured. The native protocol of a gateway (soup_packets.py). Sockets
+block, with a timeout. The bytes after the beginning are load_kernel.py's. Called by load_connections.py.
+"""
+
+import socket
+from typing import Any, Final
+from typing import Protocol as Interface
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smrx.bench.bench_error import BenchError
+from smrx.bench.load_kernel import SOUP, ZMTP
+from smrx.wire import frames, soup_packets
+from smrx.wire.command_list import CommandList
+from smrx.wire.frames import FrameKind
+from smrx.wire.records import OUTCOME
+from smrx.wire.soup_packets import Login, PacketType
+
+Records = NDArray[Any]
+
+#: Signature, version 3.1, mechanism NULL, as a client, padding.
+_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+_READY: Final = b"\x05READY" + b"\x0bSocket-Type" + b"\0\0\0\x06DEALER" + b"\x08Identity" + b"\0\0\0\0"
+_LONG: Final = 2
+_COMMAND: Final = 4
+
+
+class Protocol(Interface):
+    """What a connection needs before the kernel serves it. All methods raise BenchError."""
+
+    #: The protocol's number in load_kernel.py.
+    number: int
+
+    def greet(self, link: socket.socket) -> None:
+        """Begin."""
+
+    def wait_ready(self, link: socket.socket) -> None:
+        """Return when the server accepts commands."""
+
+    def send(self, link: socket.socket, commands: Records) -> None:
+        """Send commands (COMMAND) without details."""
+
+    def outcomes(self, link: socket.socket, count: int) -> Records:
+        """Return the next `count` outcomes."""
+
+    def fault_text(self, message: bytes) -> str:
+        """Return what a message says that is not an answer."""
+
+    def leaves_leader(self, message: bytes) -> bool:
+        """Return whether a message says that the node does not lead any more."""
+
+
+class Zmtp:
+    """Frames of order entry in ZeroMQ messages."""
+
+    number = ZMTP
+
+    def greet(self, link: socket.socket) -> None:
+        link.sendall(_GREETING)
+        _send_message(link, _READY, _COMMAND)
+
+    def wait_ready(self, link: socket.socket) -> None:
+        _exactly(link, len(_GREETING))
+        _message(link, _COMMAND)
+
+    def send(self, link: socket.socket, commands: Records) -> None:
+        _send_message(link, frames.encode_commands(CommandList(commands)), 0)
+
+    def outcomes(self, link: socket.socket, count: int) -> Records:
+        message = _message(link, 0)
+        frame = frames.decode(message)
+        if frame.kind is not FrameKind.OUTCOMES or frame.count != count:
+            raise BenchError(f"the cluster refused a session: {self.fault_text(message)}")
+        return frames.records(frame)
+
+    def fault_text(self, message: bytes) -> str:
+        try:
+            found = frames.decode(message)
+            if found.kind is FrameKind.ERROR:
+                return frames.error_body(found).message
+        except frames.FrameError as error:
+            return str(error)
+        return f"expected OUTCOMES, found {found.kind.name}"
+
+    def leaves_leader(self, message: bytes) -> bool:
+        try:
+            return frames.decode(message).kind is FrameKind.NOT_LEADER
+        except frames.FrameError:
+            return False
+
+
+class Soup:
+    """Packets of the native protocol."""
+
+    number = SOUP
+
+    def greet(self, link: socket.socket) -> None:
+        link.sendall(soup_packets.encode_login(Login(username="load")))
+
+    def wait_ready(self, link: socket.socket) -> None:
+        kind, payload = _packet(link)
+        if kind != PacketType.LOGIN_ACCEPTED:
+            raise BenchError(f"the gateway rejected a login: {payload!r}")
+
+    def send(self, link: socket.socket, commands: Records) -> None:
+        link.sendall(soup_packets.encode_commands(commands))
+
+    def outcomes(self, link: socket.socket, count: int) -> Records:
+        found = []
+        while len(found) < count:
+            kind, payload = _packet(link)
+            if kind == PacketType.SEQUENCED:
+                found.append(payload)
+            elif kind != PacketType.SERVER_HEARTBEAT:
+                raise BenchError(f"the gateway refused a session: {_notice_text(payload)}")
+        return np.frombuffer(b"".join(found), OUTCOME)
+
+    def fault_text(self, message: bytes) -> str:
+        return _notice_text(message)
+
+    def leaves_leader(self, message: bytes) -> bool:
+        return False
+
+
+def _notice_text(payload: bytes) -> str:
+    try:
+        return soup_packets.decode_notice(payload).text
+    except soup_packets.PacketError as error:
+        return str(error)
+
+
+def _packet(link: socket.socket) -> tuple[int, bytes]:
+    length, kind = int.from_bytes(_exactly(link, 2), "big"), _exactly(link, 1)[0]
+    return kind, _exactly(link, length - 1)
+
+
+def _send_message(link: socket.socket, body: bytes, flags: int) -> None:
+    size = bytes((flags, len(body))) if len(body) < 256 else bytes((flags | _LONG,)) + len(body).to_bytes(8, "big")
+    link.sendall(size + body)
+
+
+def _message(link: socket.socket, wanted: int) -> bytes:
+    """Return the next message, or with _COMMAND the next command of ZMTP."""
+    while True:
+        flags, size = _exactly(link, 2)
+        if flags & _LONG:
+            size = int.from_bytes(bytes((size,)) + _exactly(link, 7), "big")
+        body = _exactly(link, size)
+        if flags & _COMMAND == wanted:
+            return body
+
+
+def _exactly(link: socket.socket, count: int) -> bytes:
+    parts: list[bytes] = []
+    while count:
+        try:
+            part = link.recv(count)
+        except OSError as error:
+            raise BenchError(f"a connection got no answer: {error}") from None
+        if not part:
+            raise BenchError("a connection was closed while it was being opened")
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
