@@ -37,6 +37,8 @@ from smrx.wire.records import OUTCOME
 
 #: How long close() waits for the exchange to end the session.
 _CLOSE_S: Final = 0.5
+#: So that a timer does not end a fraction of a millisecond too early.
+_LATER_S: Final = 0.002
 _CLOSED: Final = "the client was closed; create a new one"
 
 T = TypeVar("T")
@@ -59,43 +61,6 @@ class _WatchedSocket(NodeSocket):
         on_disconnect: Callable[[str], None] = lambda _: None,
         on_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
-<<<<<<< HEAD
-        self._address = address
-        self._keys = keys
-        self._socket = context.socket(zmq.DEALER)
-        self._queued = 0
-        self.tasks: list[asyncio.Task[None]] = []
-        try:
-            configure(self._socket, max_message_bytes)
-            self._monitor = cast(zmq.asyncio.Socket, open_monitor(self._socket))
-            connect(self._socket, address, keys)
-        except BaseException:
-            self.close()
-            raise
-        self.tasks = [
-            asyncio.create_task(self._read(on_message)),
-            asyncio.create_task(self._watch(on_disconnect, on_refusal)),
-        ]
-
-    async def _read(self, on_message: Callable[[str, bytes], None]) -> None:
-        # on_message may close this socket.
-        while not self._socket.closed:
-            parts = await self._socket.recv_multipart()
-            on_message(self._address, parts[0] if len(parts) == 1 else b"")
-
-    async def _watch(self, on_disconnect: Callable[[str], None], on_refusal: Callable[[str], None]) -> None:
-        handshakes_failed = 0
-        while not self._socket.closed:
-            event = read_monitor(await self._monitor.recv_multipart())
-            if event == zmq.EVENT_DISCONNECTED:
-                on_disconnect(self._address)
-            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                on_refusal(self._address)
-                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._connect_again, handshakes_failed)
-            elif self._keys is not None and not self._socket.closed:
-                handshakes_failed += 1
-                reconnect(self._socket, self._address, self._keys, handshakes_failed)
-=======
         self._loop = asyncio.get_running_loop()
         self._on_messages = on_messages
         self._on_disconnect = on_disconnect
@@ -108,11 +73,6 @@ class _WatchedSocket(NodeSocket):
         # What happened before is not reported.
         self._loop.call_soon(self._read)
         self._loop.call_soon(self._watch)
->>>>>>> ed7e3ef (Send the calls of one turn of the event loop together in AsyncClient; offer loads through gateways)
-
-    def _connect_again(self, attempt: int) -> None:
-        if self._keys is not None and not self._socket.closed:
-            self._keys.connect_again(self._socket, self._address, attempt)
 
     def send(self, data: bytes, *, only_if_idle: bool = False) -> None:
         """Send, or queue until the node is connected. With `only_if_idle`, do nothing while messages are queued."""
@@ -142,6 +102,8 @@ class _WatchedSocket(NodeSocket):
             self._on_disconnect(self.address)
         if self.refused:
             self.refused = False
+            # flush() then connects again.
+            self._loop.call_later(RETRY_SECONDS + _LATER_S, self._read)
             self._on_refusal(self.address)
 
     def close(self) -> None:
