@@ -38,6 +38,8 @@ _ANSWER_BYTES: Final = 256 << 10
 _UNACKNOWLEDGED_MS: Final = 2_000
 #: How long the last messages to a removed node may take.
 _LINGER_SECONDS: Final = 0.5
+#: The time between two looks at which connections are lost or late: too much work for every turn.
+_LOOK_SECONDS: Final = 0.01
 
 
 class TcpTransport(PeerTransport):
@@ -74,6 +76,7 @@ class TcpTransport(PeerTransport):
         self._behind: dict[Connection, None] = {}
         self._trusted: set[Connection] = set()
         self._unknown_left = UNKNOWN_PER_TURN
+        self._next_look = self._links_deadline = 0.0
         #: The peers that can have sent the message in hand; None without keys.
         self._allowed_senders: tuple[int, ...] | None = None
         #: The peers by a public key.
@@ -209,6 +212,11 @@ class TcpTransport(PeerTransport):
 
     def tick(self, now: float) -> None:
         """As PeerTransport; also connect to peers that are not connected."""
+        if now >= self._next_look:
+            self._look(now)
+        super().tick(now)
+
+    def _look(self, now: float) -> None:
         self.listener.tick(now)
         for dialer in tuple(self._dialers.values()):
             dialer.tick(now)
@@ -217,13 +225,14 @@ class TcpTransport(PeerTransport):
             if now >= until or connection is None or not connection.queued_bytes:
                 dialer.close()
                 self._closing.remove((dialer, until))
-        super().tick(now)
-
-    def next_deadline(self) -> float:
-        """As PeerTransport; also of the connections."""
         dials = min((dialer.next_deadline for dialer in self._dialers.values()), default=float("inf"))
         closes = self._closing[0][1] if self._closing else float("inf")
-        return min(super().next_deadline(), dials, closes, self.listener.next_deadline)
+        self._next_look = now + _LOOK_SECONDS
+        self._links_deadline = max(self._next_look, min(dials, closes, self.listener.next_deadline))
+
+    def next_deadline(self) -> float:
+        """As PeerTransport; also of the connections, as of the last look: a node turns at least once a heartbeat."""
+        return min(super().next_deadline(), self._links_deadline)
 
     def close(self) -> None:
         """Close every socket without blocking."""
@@ -247,9 +256,8 @@ class TcpTransport(PeerTransport):
         return True
 
     def _send_now(self) -> None:
-        unsent, self._unsent = self._unsent, set()
-        for connection in unsent:
-            connection.flush()
+        while self._unsent:
+            self._unsent.pop().flush()
 
     def _answer(self, node: int, route: object, frame: bytes) -> None:
         if isinstance(route, Connection) and route.send(frame):
