@@ -55,7 +55,7 @@ def to_steps(value: Number, step: Fraction, what: str, step_name: str) -> int:
     return count.numerator
 
 
-def known_steps(value: Number, numerator: int, denominator: int) -> int | None:
+def steps_or_none(value: Number, numerator: int, denominator: int) -> int | None:
     """Return the value as a number of steps of numerator/denominator, from a cache; None if to_steps() must decide."""
     # Text and integers only: other values may have no hash.
     if (type(value) is str and len(value) <= _MAX_CACHED) or (type(value) is int and 0 < value < _MAX_COUNT):

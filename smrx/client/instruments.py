@@ -88,12 +88,12 @@ class Instrument(msgspec.Struct, frozen=True):
 
     def price_ticks(self, price: Number, what: str = "price") -> int:
         """Return a price in ticks. Raises InvalidValue."""
-        ticks = decimals.known_steps(price, *self._tick)
+        ticks = decimals.steps_or_none(price, *self._tick)
         return decimals.to_steps(price, self.tick, f"{self.symbol} {what}", "tick") if ticks is None else ticks
 
     def quantity_lots(self, quantity: Number, what: str = "quantity") -> int:
         """Return a quantity in lots. Raises InvalidValue."""
-        lots = decimals.known_steps(quantity, *self._lot)
+        lots = decimals.steps_or_none(quantity, *self._lot)
         return decimals.to_steps(quantity, self.lot, f"{self.symbol} {what}", "lot") if lots is None else lots
 
     def price_text(self, price_ticks: int) -> str:

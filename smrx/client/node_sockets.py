@@ -192,12 +192,16 @@ class NodeSockets:
         self._nodes: dict[str, NodeSocket] = {}
         self._max_message_bytes = max_message_bytes
         self._poller = zmq.Poller()
+        #: What each socket is polled for, and what the last wait() found.
+        self._polled: dict[NodeSocket, int] = {}
+        self._ready: dict[Any, int] = {}
 
     def to(self, address: str) -> NodeSocket:
         """Return the socket of a node. Raises one of CONNECT_ERRORS."""
         node = self._nodes.get(address)
         if node is None:
             node = self._nodes[address] = NodeSocket(self._context, address, self._max_message_bytes, self._keys)
+            self._polled[node] = zmq.POLLIN
             self._poller.register(node.socket, zmq.POLLIN)
             self._poller.register(node.monitor, zmq.POLLIN)
         return node
@@ -205,9 +209,12 @@ class NodeSockets:
     def wait(self, seconds: float) -> None:
         """Block until something arrived or can be sent, at most this long."""
         for node in self._nodes.values():
-            self._poller.modify(node.socket, zmq.POLLIN | (zmq.POLLOUT if node.has_queued else 0))
+            wanted = zmq.POLLIN | (zmq.POLLOUT if node.has_queued else 0)
+            if self._polled[node] != wanted:
+                self._polled[node] = wanted
+                self._poller.modify(node.socket, wanted)
         # Rounded up: returning a fraction of a millisecond early would make the caller's loop spin.
-        self._poller.poll(max(0, int(seconds * 1000 + 0.999)))
+        self._ready = dict(self._poller.poll(max(0, int(seconds * 1000 + 0.999))))
 
     def flush(self) -> None:
         """Send the queued messages of all nodes."""
@@ -221,11 +228,12 @@ class NodeSockets:
         on_disconnect: Callable[[str], None],
         on_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Report, for each node, the messages that arrived, whether the connection broke, and a refusal of the key."""
+        """Report what the last wait() found of each node: messages, a broken connection, a refusal of the key."""
         for node in tuple(self._nodes.values()):
-            for data in node.receive():
-                on_message(node.address, data)
-            if node.disconnected():
+            if node.socket in self._ready:
+                for data in node.receive():
+                    on_message(node.address, data)
+            if node.monitor in self._ready and node.disconnected():
                 on_disconnect(node.address)
             if node.refused:
                 node.refused = False
@@ -235,6 +243,7 @@ class NodeSockets:
         """Close the socket of one node."""
         node = self._nodes.pop(address, None)
         if node is not None:
+            del self._polled[node]
             self._poller.unregister(node.socket)
             self._poller.unregister(node.monitor)
             node.close()
