@@ -1,5 +1,6 @@
 """A cluster with keys: two customers, what one tries with what is the other's, and a key that is revoked."""
 
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_customer_trades_under_its_own_key_and_reads_its_own_account(market: Mar
         assert [str(balance.held) for balance in ann.balances() if balance.asset == "USD"] == ["100.00"]
         assert ann.depth("BTC-USD").bids
         ann.cancel(order_id=order.order_id)
+
+
+def test_files_of_a_node_are_for_its_user_only(market: Market) -> None:
+    """They have the orders and balances of all accounts."""
+    for node in market.cluster.config.nodes:
+        directory = market.cluster.config.node_dir(node.id)
+        found = {str(path): stat.S_IMODE(path.stat().st_mode) for path in (directory, *directory.rglob("*"))}
+        assert len(found) > 2
+        assert {path: mode for path, mode in found.items() if mode & 0o077} == {}
 
 
 def test_request_on_the_session_of_another_is_refused(market: Market) -> None:
