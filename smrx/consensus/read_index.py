@@ -2,8 +2,9 @@
 
 A read notes the commit index and waits for one round: the leader sends every member a message after the read was
 requested, and a majority answers in the leader's term (ReadIndex; Ongaro's thesis, 6.4). A later leader would have the
-votes of one of them, which would then answer with its term instead. All reads of a turn share a round. There is no
-lease and no log entry, so a process that was stopped meanwhile answers nothing too old.
+votes of one of them, which would then answer with its term instead. All reads that are requested while a round is under
+way share the next one, so reads in every turn do not flood the members; a round that is lost ends with the next
+heartbeat. There is no lease and no log entry, so a process that was stopped meanwhile answers nothing too old.
 
 A round is a number that grows with each one. A message of entries carries it in its field `stream`, which followers
 echo in every reply, those of earlier programs too: any reply that echoes the number or a later one confirms.
@@ -74,8 +75,8 @@ class ReadIndex:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether a read waits for a round that has not begun."""
-        return self._is_wanted
+        """Whether a read waits for a round that has not begun, and none is under way."""
+        return self._is_wanted and not (self._begun and self._begun[-1][0] > self._confirmed_round())
 
     def begin_round(self) -> int:
         """Begin a round; return its number, which the messages sent from now on carry."""

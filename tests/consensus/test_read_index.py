@@ -47,6 +47,34 @@ def test_reads_of_a_turn_share_a_round(clock: Clock) -> None:
     cluster.run_until(lambda: all(state(leader, ticket) is ReadState.READY for ticket in tickets))
 
 
+def test_reads_that_come_while_a_round_is_under_way_share_the_next_one(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    cluster.network.delay = (0.002, 0.002)
+    cluster.run(0.01)
+    cluster.network.keep_sent = True
+    tickets = [request(leader) for _ in range(50)]
+    assert len({ticket.round_number for ticket in tickets}) == 2
+    assert len([frame for source, _, frame in cluster.network.sent if source == leader.id]) == 2
+    cluster.run_until(lambda: all(state(leader, ticket) is ReadState.READY for ticket in tickets))
+    from_leader = [messages.decode(frame) for source, _, frame in cluster.network.sent if source == leader.id]
+    rounds = {sent.body.stream for sent in from_leader if isinstance(sent, messages.Envelope)}  # type: ignore[union-attr]
+    assert len(rounds) == 2
+
+
+def test_round_that_was_lost_is_followed_by_one_with_the_next_heartbeat(clock: Clock) -> None:
+    cluster = Cluster(clock)
+    leader = cluster.elect()
+    cluster.settle()
+    cluster.network.isolate(leader.id, cluster.ids)
+    request(leader)
+    cluster.network.cut.clear()
+    ticket = request(leader)
+    assert state(leader, ticket) is ReadState.WAITING
+    cluster.run_until(lambda: state(leader, ticket) is ReadState.READY)
+
+
 def test_read_needs_a_message_sent_after_it(clock: Clock) -> None:
     """Replies to heartbeats from before the read say nothing about the time after it."""
     cluster = Cluster(clock)
