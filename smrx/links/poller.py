@@ -50,9 +50,13 @@ class ZmqSocket:
 class Poller:
     """The sockets of one loop."""
 
-    def __init__(self, *, spin_seconds: float = 0.0) -> None:
-        """`spin_seconds`: how long a wait asks again and again before it sleeps. It takes a processor of its own."""
+    def __init__(self, *, spin_seconds: float = 0.0, on_waited: Callable[[], None] = lambda: None) -> None:
+        """`spin_seconds`: how long a wait asks again and again before it sleeps. It takes a processor of its own.
+
+        `on_waited` is called after each wait, before the sockets that are ready.
+        """
         self._spin_seconds = spin_seconds
+        self._on_waited = on_waited
         # Elsewhere than on Linux poll() has the same interface, with another unit of time.
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
         self._poll = select.poll() if self._epoll is None else None
@@ -90,6 +94,7 @@ class Poller:
         if timeout > 0 and self._has_zmq_message():
             timeout = 0.0
         found = self._wait(timeout)
+        self._on_waited()
         for descriptor, events in found:
             ready = self._ready.get(descriptor)
             # One of the calls before may have removed it.

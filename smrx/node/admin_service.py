@@ -212,6 +212,8 @@ class AdminService:
             connections_refused=node.connections.refused,
             unread_answer_bytes=unread_bytes,
             unread_answers_dropped=dropped,
+            turns=node.stages.turns,
+            stage_ns={stage.value: spent for stage, spent in node.stages.ns.items()},
             **self._snapshot_status(),
         )
 

@@ -63,6 +63,11 @@ class _StatusCollector(Collector):
             for port, count in counts.items():
                 metric.add_metric([port], count)
             yield metric
+        yield CounterMetricFamily("smrx_turns", "Turns of the node's loop", value=status.turns)
+        stages = CounterMetricFamily("smrx_stage_seconds", "Time of the node's loop by stage", labels=["stage"])
+        for stage, spent in status.stage_ns.items():
+            stages.add_metric([stage], spent / 1e9)
+        yield stages
         yield GaugeMetricFamily("smrx_fenced", "1 if the node has fenced itself", value=int(bool(status.fenced)))
 
 

@@ -11,6 +11,7 @@ from smrx.node.admission import Admission
 from smrx.node.connection_guard import ConnectionGuard
 from smrx.node.node_storage import NodeStorage
 from smrx.node.replicated_state import ReplicatedState
+from smrx.node.stage_times import StageTimes
 
 
 class NodeView(Protocol):
@@ -27,6 +28,7 @@ class NodeView(Protocol):
     state: ReplicatedState
     replica: Replica
     connections: ConnectionGuard
+    stages: StageTimes
 
     @property
     def unread_answers(self) -> tuple[int, int]:

@@ -34,7 +34,8 @@ from smrx.node.order_entry import OrderEntry, Reply
 from smrx.node.order_socket import OrderSocket
 from smrx.node.publisher import Publisher
 from smrx.node.replicated_state import Applied, ReplicatedState
-from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, tick
+from smrx.node.stage_times import Stage, StageTimes
+from smrx.node.timed_commands import ExpiryTimer, SessionTimeouts, disconnects, has_session_events, tick
 from smrx.node.turn import Turn
 from smrx.wire.balance_digest import Digest
 from smrx.wire.frames import Claim, ErrorCode, FeedPosition, LeaderHint
@@ -71,13 +72,14 @@ class Node(Turn):
         self.config = config
         self.me = config.node(node_id)
         self.started = time.monotonic()
+        self.stages = StageTimes()
         self._stop = False
         self._stop_reason = ""
         link_keys = keys.of_node(config, node_id)
         self._order_addresses = {node.id: node.orders_address for node in config.nodes}
         self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._poller = Poller(spin_seconds=config.timing.spin_us / 1e6)
+        self._poller = Poller(spin_seconds=config.timing.spin_us / 1e6, on_waited=lambda: self.stages.end(Stage.WAIT))
         try:
             self._open(link_keys)
         except BaseException:
@@ -100,13 +102,20 @@ class Node(Turn):
 
     def turn(self) -> None:
         """Run one turn. Nothing leaves before what it depends on is durable."""
-        self._orders.flush()
+        self.stages.turns += 1
+        if self._orders.outbox.blocked:
+            self._orders.flush()
+            self._watched_orders.is_used = True
         was_idle = not self._receive()  # Raft messages, orders, admin requests, requests of subscribers
         self._submit()  # client commands and timer-driven commands, into the log
+        self.stages.end(Stage.APPEND)
         applied = self.advance()  # turn.py: send entries, tick the replica, apply, make durable, reply
         self._report_applied(applied)  # to the admin service and the timers
+        self.stages.end(Stage.OTHER)
         self._publish(applied)  # events and heartbeat
+        self.stages.end(Stage.PUBLISH)
         self._run_periodic_work(idle=was_idle)  # memory scrub, metrics
+        self.stages.end(Stage.OTHER)
 
     def _poll_timeout(self, now: float) -> float:
         """Return how many seconds a poll may block: until the next deadline, not at all if messages may be waiting."""
@@ -129,7 +138,9 @@ class Node(Turn):
         self._has_more_to_read = self._admin_is_ready = False
         self.transport.begin_turn()
         found = self._poller.run(timeout)
+        self.stages.end(Stage.REPLICATE)
         self.admin.receive(is_ready=self._admin_is_ready)
+        self.stages.end(Stage.OTHER)
         return found
 
     def _answer_handshakes(self, events: int) -> None:
@@ -144,10 +155,12 @@ class Node(Turn):
         self._has_more_to_read |= self.publisher.receive(newest, time.monotonic(), self.fenced)
 
     def _receive_orders(self, events: int) -> None:
+        self.stages.end(Stage.REPLICATE)
         block = self._orders.receive()
         self._has_more_to_read |= self._orders.has_more
         if block is not None:
             self.order_entry.receive_block(block, self.hint(), self.fenced, time.monotonic_ns())
+        self.stages.end(Stage.DECODE)
 
     def _submit(self) -> None:
         if self.replica.is_transferring:
@@ -160,8 +173,7 @@ class Node(Turn):
         active = self.order_entry.take_active_sessions()
         if self.leading_term is None:
             return
-        for session in active:
-            self._session_timeouts.active(session, now)
+        self._session_timeouts.all_active(active, now)
         if now - self._last_read_at > self._session_timeout_s / 2:
             # This node was suspended: what clients sent in the meantime is not read yet.
             self._session_timeouts.resume(now)
@@ -195,7 +207,7 @@ class Node(Turn):
         for entry in applied:
             self._expiry_timer.applied(entry.log_index)
             self._session_timeouts.entry_applied(entry.log_index)
-            if self.leading_term is not None:
+            if self.leading_term is not None and has_session_events(entry.events):
                 self._session_timeouts.applied(entry.events, now)
                 self._limits.session_counts.applied(entry.events)
 
@@ -253,6 +265,9 @@ class Node(Turn):
     def _send(self, reply: Reply) -> None:
         self._orders.send(reply.identity, reply.frame)
         self._watched_orders.is_used = True
+
+    def _stage_ended(self, stage: Stage) -> None:
+        self.stages.end(stage)
 
     def _send_answers(self, answers: AnswerBlock) -> None:
         self._orders.send_answers(answers)

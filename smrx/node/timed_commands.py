@@ -6,7 +6,7 @@ session, so it starts every timeout again.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Final
 
 import numpy as np
@@ -27,6 +27,12 @@ _MAX_ORDERS_DUE: Final = 1000
 _OPENED_OR_ENDED: Final = (EventKind.SESSION_OPENED, EventKind.SESSION_CLOSED, EventKind.SESSION_EXPIRED)
 
 _NEVER: Final = float("inf")
+
+
+def has_session_events(events: NDArray[np.void]) -> bool:
+    """Return whether some events open or end a session: few entries do, so this is cheaper than to look for them."""
+    kinds = events["kind"].tobytes()
+    return any(kind in kinds for kind in _OPENED_OR_ENDED)
 
 
 class SessionTimeouts:
@@ -59,14 +65,15 @@ class SessionTimeouts:
             self._timed_out.discard(session)
             self._active_at[session] = now
 
+    def all_active(self, sessions: Set[int], now: float) -> None:
+        """Restart the timeouts of those of some sessions that are tracked."""
+        if self._active_at or self._timed_out:
+            for session in sessions:
+                self.active(session, now)
+
     def applied(self, events: NDArray[np.void], now: float) -> None:
         """Add the sessions that these events opened and remove those that closed or expired."""
-        kinds = events["kind"]
-        # Few entries open or end a session, so this check must be cheap.
-        found = kinds.tobytes()
-        if not any(kind in found for kind in _OPENED_OR_ENDED):
-            return
-        for event in events[np.isin(kinds, _OPENED_OR_ENDED)]:
+        for event in events[np.isin(events["kind"], _OPENED_OR_ENDED)]:
             session = int(event["session_id"])
             self._active_at.pop(session, None)
             self._timed_out.discard(session)

@@ -15,6 +15,7 @@ from smrx.consensus import MetaStore, NotLeader, PeerTransport, Replica
 from smrx.node.frame_block import AnswerBlock
 from smrx.node.order_entry import OrderEntry, Reply, Route, RouteRun
 from smrx.node.replicated_state import Applied, ReplicatedState
+from smrx.node.stage_times import Stage
 from smrx.wire import batches
 from smrx.wire.codes import CommandKind
 from smrx.wire.frames import LeaderHint
@@ -107,10 +108,12 @@ class Turn(ABC):
         # Send entries and acknowledgements before applying: peers work while this node does. The transport first makes
         # durable what they acknowledge.
         self.transport.flush()
+        self._stage_ended(Stage.SEND)
         self._crash_point()
         self.replica.tick()
         self._after_tick()
         applied = self.state.take_applied()
+        self._stage_ended(Stage.APPLY)
         self._update_leadership()
         for entry in applied:
             self._applied(entry)
@@ -124,6 +127,7 @@ class Turn(ABC):
             else:
                 self._send(reply)
         self.transport.flush()
+        self._stage_ended(Stage.ANSWER)
         return applied
 
     def _update_leadership(self) -> None:
@@ -177,6 +181,9 @@ class Turn(ABC):
 
     def _after_tick(self) -> None:  # noqa: B027
         """The replica has ticked; no message or reply about it has left yet."""
+
+    def _stage_ended(self, stage: Stage) -> None:  # noqa: B027
+        """A stage of the turn has ended."""
 
     def _crash_point(self) -> None:  # noqa: B027
         """Between two steps: the simulator ends the process here."""

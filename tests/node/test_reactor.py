@@ -11,6 +11,7 @@ import zmq
 from smrx.config import Config, Timing
 from smrx.local import LocalCluster
 from smrx.node.reactor import Node, PortInUseError
+from smrx.node.stage_times import Stage
 from smrx.wire import frames
 from smrx.wire.codes import OutcomeStatus, SessionFlags, Side, TimeInForce
 from smrx.wire.command_list import CommandList, join
@@ -173,6 +174,13 @@ def test_order_expires_by_the_stamp_and_not_by_the_clock(
     turn_until(node, lambda: node.state.next_expiry_ns != expires)
     assert node.state.engine.sequence == applied + 1
     assert node.admin.status().time_ns == expires
+
+
+def test_status_says_how_the_time_of_the_loop_divides(node: Node) -> None:
+    status = node.admin.status()
+    assert status.turns > 1
+    assert list(status.stage_ns) == [stage.value for stage in Stage]
+    assert all(status.stage_ns.values())
 
 
 def test_status_of_a_cluster_of_one_compares_its_clock_with_itself(node: Node) -> None:

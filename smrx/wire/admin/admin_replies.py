@@ -120,6 +120,9 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     #: Bytes of answers that wait because their clients do not read, and how many answers were dropped for that.
     unread_answer_bytes: int = 0
     unread_answers_dropped: int = 0
+    #: The turns of the node's loop, and the nanoseconds that it has spent in each stage (smrx/node/stage_times.py).
+    turns: int = 0
+    stage_ns: dict[str, int] = {}
 
 
 class HashReply(Reply, frozen=True, kw_only=True):
