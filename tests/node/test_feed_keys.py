@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import zmq
-import zmq.asyncio
 
 from smrx.client import async_client, node_sockets, session_pinger
-from smrx.client.async_client import _NodeSocket as AsyncNodeSocket
+from smrx.client.async_client import _WatchedSocket
 from smrx.client.node_sockets import NodeSocket
 from smrx.client.session_pinger import SessionPinger
 from smrx.client_keys import ClientKeys
@@ -145,26 +144,19 @@ def orders_of_asyncio(keyed: Keyed) -> bool:
     """Do the same on an event loop."""
     answers: list[bytes] = []
     loop = asyncio.new_event_loop()
-    context = zmq.asyncio.Context()
 
-    async def connect() -> AsyncNodeSocket:
-        socket = AsyncNodeSocket(
-            context, keyed.config.node(1).orders_address, 1 << 20, lambda _, data: answers.append(data),
-            lambda _: None, keys=keyed.keys_of(CUSTOMER),
-        )  # fmt: skip
+    async def connect() -> _WatchedSocket:
+        address = keyed.config.node(1).orders_address
+        keys = keyed.keys_of(CUSTOMER)
+        socket = _WatchedSocket(keyed.context, address, 1 << 20, keys, lambda _, found: answers.extend(found))
         socket.send(PING)
         return socket
-
-    async def close() -> None:
-        node.close()
-        await asyncio.gather(*node.tasks, return_exceptions=True)
 
     node = loop.run_until_complete(connect())
     try:
         return comes_back(keyed, lambda: loop.run_until_complete(asyncio.sleep(0.001)), lambda: answers)
     finally:
-        loop.run_until_complete(close())
-        context.term()
+        node.close()
         loop.close()
 
 
