@@ -71,6 +71,11 @@ _LONG: Final = ("series", "distribution_us", "curve")
     help="In the middle of the measured time: kill the leader, stop a follower for a quarter of the time, or let all "
     "nodes take a snapshot.",
 )
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False),
+    help="Write charts to this file, .png or .svg: latency by percentile, throughput over time, latency against load.",
+)
 @options.json_option
 def load(
     nodes: int,
@@ -85,6 +90,7 @@ def load(
     mix: str,
     tape: tuple[str, ...],
     fault: Literal["leader", "follower", "snapshot"] | None,
+    plot: str | None,
     as_json: bool,
 ) -> None:
     """Measure a cluster on this machine under a load: acknowledged orders a second, and their latency.
@@ -95,9 +101,9 @@ def load(
     Example:
       smrx bench load --connections 100 --in-flight 16
       smrx bench load --connections 1000 --in-flight 1 --json
-      smrx bench load --rate 50000 --rate 100000 --json
+      smrx bench load --rate 50000 --rate 100000 --plot load.png
     """
-    from smrx.bench import load_bench
+    from smrx.bench import load_bench, load_plot
     from smrx.bench.load_generator import Shape
 
     progress.compile_engine()
@@ -115,6 +121,8 @@ def load(
             fault=fault,
             progress=show,
         )
+    if plot is not None:
+        load_plot.write(plot, figures)
     if as_json:
         output.print_json(figures)
         return

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from smrx import cli
-from smrx.bench import load_bench
+from smrx.bench import load_bench, load_plot
+from smrx.bench.bench_error import BenchError
 from smrx.bench.load_generator import Shape
 from smrx.cli.exit_codes import Exit
 from smrx.tape import generate, tape_file
@@ -61,6 +62,26 @@ def test_tape_is_sent_once(tmp_path: Any) -> None:
     tape_file.write(path, tape)
     figures = load_bench.run(SHORT._replace(seconds=60, warm_up_s=0.0), connections=3, nodes=1, tape=[str(path)])
     assert figures["acknowledged"] == 2_000
+
+
+def test_charts_are_drawn(tmp_path: Any) -> None:
+    pytest.importorskip("matplotlib")
+    latency = {"p50": 100.0, "p99": 300.0, "p999": 900.0}
+    points = [{"offered_per_second": rate, "latency_us": latency} for rate in (100, 200)]
+    figures = points[0] | {
+        "curve": points,
+        "connections": 1,
+        "in_flight": 1,
+        "frame_commands": 1,
+        "series": {"seconds": 0.1, "acknowledged": [10, 12, 1], "longest_us": [300, 900, 100]},
+        "distribution_us": [(0.0, 50.0), (0.5, 100.0), (1.0, 900.0)],
+        "conditions": dict.fromkeys(("protocol", "nodes", "durability", "loop", "processor", "cpu_count"), "?"),
+    }
+    for name, start in (("load.png", b"\x89PNG"), ("load.svg", b"<?xml")):
+        load_plot.write(str(tmp_path / name), figures)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    with pytest.raises(BenchError, match="cannot write the charts"):
+        load_plot.write(str(tmp_path / "load.nothing"), figures)
 
 
 def test_impossible_loads_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
