@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -23,6 +24,9 @@ from smrx.consensus.forking import close_all_but, fork, memory_file
 _NICENESS: Final = 10
 #: Bytes of an error that the child reports.
 _ERROR_BYTES: Final = 500
+
+#: A larger file is closed by a thread.
+_LARGE_BYTES: Final = 16 << 20
 
 #: Writes bytes to the file.
 Write = Callable[[Any], None]
@@ -44,6 +48,8 @@ class ChildFile:
         #: Why there is no file, or None.
         self.error: str | None = None
         self.complete = False
+        #: Waits for the end of a child that was killed, None before.
+        self.reaper: threading.Thread | None = None
         self._file = memory_file()
         reading = writing = -1
         try:
@@ -99,13 +105,19 @@ class ChildFile:
             self._kill()
             self.error = "it was closed"
         if self._file >= 0:
-            os.close(self._file)
+            # Freeing a gigabyte takes the system 30 ms.
+            if self.size > _LARGE_BYTES:
+                threading.Thread(target=os.close, args=(self._file,), daemon=True).start()
+            else:
+                os.close(self._file)
             self._file = -1
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        # The end of a process with gigabytes takes as long.
+        self.reaper = threading.Thread(target=os.waitpid, args=(self._pid, 0), daemon=True)
+        self.reaper.start()
         os.close(self._report)
 
 

@@ -191,10 +191,13 @@ def test_child_that_takes_too_long_is_killed(held: Views, clock: Clock, monkeypa
         yield np.zeros(1, ROW)
 
     cursor = opened(held, clock, slow)
-    pid = held._views[cursor].file._pid
+    file = held._views[cursor].file
+    pid = file._pid
     refused = page(held, cursor, 0, 1)
     assert isinstance(refused, Refused)
     assert "too long" in refused.reason
+    assert file.reaper is not None
+    file.reaper.join(60)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -211,10 +214,15 @@ def test_child_that_dies_is_reported(held: Views, clock: Clock) -> None:
 
 def test_no_process_is_left_and_no_descriptor(held: Views, clock: Clock) -> None:
     before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+    files = []
     for _ in range(5):
         opened(held, clock, numbers(3))
+        files += [view.file for view in held._views.values()]
     page(held, next(iter(held)), 0, 1)
     held.close()
+    for file in files:
+        if file.reaper is not None:
+            file.reaper.join(60)
     if before:
         assert len(os.listdir("/proc/self/fd")) == len(before)
     with pytest.raises(ChildProcessError):
