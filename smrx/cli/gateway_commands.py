@@ -1,9 +1,11 @@
 """`smrx gateway`: run one gateway in the foreground. Parses and calls smrx/gateway."""
 
 import logging
+from pathlib import Path
 
 import click
 
+from smrx import compile_cache
 from smrx.cli import options
 
 
@@ -29,6 +31,8 @@ def gateway(name: str | None, quiet: bool) -> None:
         level=logging.WARNING if quiet else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
+    # Before anything compiled is imported: where the machine code is kept.
+    compile_cache.choose(Path(config.data_dir).expanduser())
     from smrx.gateway import gateway_process
 
     gateway_process.run(config, name, options.key_path())

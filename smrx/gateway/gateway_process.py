@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import xxhash
 
-from smrx import client_keys
+from smrx import client_keys, compile_cache
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Config, GatewayConfig
 from smrx.gateway.native.command_block import AnyRoute
@@ -213,7 +213,9 @@ def run(config: Config, name: str | None = None, key: str | None = None) -> None
     settings = config.gateway(name)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    gateway = Gateway(config, settings, key=key)
+    # It compiles before it listens.
+    with compile_cache.writable_by_owner_only():
+        gateway = Gateway(config, settings, key=key)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         log.info("gateway %s stops on %s", settings.name, signal.Signals(number).name)

@@ -31,7 +31,7 @@ LOGIN = soup_packets.encode_login(Login())
 def gateways(shared_cluster: LocalCluster) -> Iterator[LocalGateways]:
     with Client(shared_cluster.config) as venue:
         venue.open_account(ACCOUNT)
-    with LocalGateways(shared_cluster, login_ms=LOGIN_MS, silence_ms=SILENCE_MS, connections=CONNECTIONS) as gateways:
+    with LocalGateways(shared_cluster, login_ms=LOGIN_MS, connections=CONNECTIONS) as gateways:
         gateways.start()
         yield gateways
 
@@ -85,14 +85,16 @@ def test_a_client_that_breaks_the_protocol_is_told_why(
 
 
 def test_half_a_record_and_a_client_that_never_logs_in_wait_no_longer_than_they_may(
-    gateways: LocalGateways, honest: SoupClient
+    shared_cluster: LocalCluster, honest: SoupClient
 ) -> None:
-    with SoupClient(gateways.address()) as silent, SoupClient(gateways.address()) as half:
-        half.login()
-        half.send_raw(soup_packets.encode_commands(*order(1))[:30])
-        assert b"no login request" in silent.rest()[0].payload
-        honest.send_raw(soup_packets.encode(PacketType.CLIENT_HEARTBEAT))
-        assert b"nothing was received for 2.5 s" in half.rest()[0].payload
+    with LocalGateways(shared_cluster, login_ms=LOGIN_MS, silence_ms=SILENCE_MS) as gateways:
+        gateways.start()
+        with SoupClient(gateways.address()) as silent, SoupClient(gateways.address()) as half:
+            half.login()
+            half.send_raw(soup_packets.encode_commands(*order(1))[:30])
+            assert b"no login request" in silent.rest()[0].payload
+            honest.send_raw(soup_packets.encode(PacketType.CLIENT_HEARTBEAT))
+            assert b"nothing was received for 2.5 s" in half.rest()[0].payload
 
 
 def test_a_session_cannot_be_taken_up_again_by_its_packets(gateways: LocalGateways) -> None:

@@ -131,6 +131,7 @@ class NativeServer:
         self._packets: NDArray[np.uint8] = np.zeros((MAX_COMMANDS, _PACKET_BYTES), np.uint8)
         self._touched: NDArray[np.int64] = np.zeros((MAX_COMMANDS, 3), np.int64)
         self._allowed: NDArray[np.uint8] = np.zeros(256, np.uint8)
+        packet_splitter.warm_up(self._block, self.table)
         self._now = 0.0
         self._next_tick = 0.0
         leaders = [kind for kind, traits in COMMAND_TRAITS.items() if CommandTraits.LEADER in traits]

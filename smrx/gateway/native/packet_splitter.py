@@ -22,7 +22,9 @@ from smrx.gateway.native.client_table import (
     STATE,
     TOKENS,
     UNDER_WAY,
+    ClientTable,
 )
+from smrx.gateway.native.command_block import Block
 from smrx.wire.codes import CommandKind
 from smrx.wire.records import COMMAND_SIZE, DETAILS, DETAILS_SIZE
 from smrx.wire.soup_packets import HEADER_SIZE, PacketType
@@ -152,6 +154,19 @@ def split(
         spans[row, STOP] = stop
     counts[0], counts[1] = at_command, at_details
     return int(at_command - first) + (_SOURCE & 0)
+
+
+def warm_up(block: Block, table: ClientTable) -> None:
+    """Compile both functions, or load them, before clients wait for them; only the types of the arguments matter."""
+    nothing: Any = np.zeros(0, np.uint8)
+    split(
+        nothing, np.zeros((0, 4), np.int64), 0, table.rows, np.zeros(256, np.uint8), np.uint64(0), block.commands,
+        block.words, block.details, block.detail_words, block.routes, np.zeros(2, np.int64),
+    )  # fmt: skip
+    # Outcomes are read where they were received, so the array is read-only.
+    outcomes: Any = np.frombuffer(b"", np.uint8).reshape(0, COMMAND_SIZE)
+    packets: Any = np.zeros((0, COMMAND_SIZE + HEADER_SIZE), np.uint8)
+    join(outcomes, np.zeros(0, np.int64), table.rows, False, packets, np.zeros((0, 3), np.int64))
 
 
 @entry_point
