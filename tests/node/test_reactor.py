@@ -10,6 +10,7 @@ import zmq
 
 from smrx.config import Config, Timing
 from smrx.local import LocalCluster
+from smrx.node import compiled_entry
 from smrx.node.reactor import Node, PortInUseError
 from smrx.node.stage_times import Stage
 from smrx.wire import frames
@@ -29,6 +30,8 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def node(config: Config) -> Iterator[Node]:
+    # Else the first order would wait for the compiler.
+    compiled_entry.warm_up()
     node = Node(config, 1)
     turn_until(node, lambda: node.replica.is_leader)
     yield node

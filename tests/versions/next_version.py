@@ -183,7 +183,7 @@ def build() -> NextVersion:
         _write(folder, files)
         if not (folder / "compiled").exists():
             program = (
-                f"import sys; sys.path.insert(0, {str(folder)!r}); from {PACKAGE}.engine import warm_up; warm_up()"
+                f"import sys; sys.path.insert(0, {str(folder)!r}); from {PACKAGE}.compiling import load; load()"
             )
             subprocess.run([sys.executable, "-c", program], check=True)
             (folder / "compiled").touch()
