@@ -1,6 +1,6 @@
-"""Sample the resident memory and the threads of node processes, and what they say of themselves, while an attack runs.
+"""Sample the resident memory and the threads of node processes while an attack runs.
 
-Owns two threads. Ends an attack that makes a node take much more memory than any bound allows, before the machine runs
+Owns a thread. Ends an attack that makes a node take much more memory than any bound allows, before the machine runs
 out of it. Reads /proc, so it works on Linux only; elsewhere every sample is 0. Called by siege_run.py.
 """
 
@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from smrx.wire.admin import NodeStatus
-
 _SAMPLE_SECONDS: Final = 0.05
-_STATUS_SECONDS: Final = 0.2
 
 
 class Sample(NamedTuple):
@@ -63,26 +60,3 @@ class NodeWatch:
                 if now.resident > self._limit_bytes and not is_reported:
                     is_reported = True
                     self._too_much(node)
-
-
-class AnswerWatch:
-    """The most bytes of answers that any node said wait for clients that do not read. A context manager."""
-
-    def __init__(self, statuses: Callable[[], Mapping[int, NodeStatus]]) -> None:
-        self.most = 0
-        self._statuses = statuses
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="answer-watch", daemon=True)
-
-    def __enter__(self) -> "AnswerWatch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ended.wait(_STATUS_SECONDS):
-            for status in self._statuses().values():
-                self.most = max(self.most, status.unread_answer_bytes)

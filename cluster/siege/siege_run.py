@@ -18,7 +18,7 @@ from cluster.siege.attack_process import AttackProcess
 from cluster.siege.attack_table import ATTACKS, FEW_ORDERS, Attack
 from cluster.siege.attack_target import AttackReport, Target
 from cluster.siege.honest_client import HonestClient
-from cluster.siege.node_watch import AnswerWatch, NodeWatch, sample
+from cluster.siege.node_watch import NodeWatch, sample
 from cluster.siege.siege_verdict import Bounds, Latencies, Measurement, Memory, violations
 from smrx.client import Client
 from smrx.config import Limits, Timing
@@ -54,10 +54,10 @@ class Plan:
     is_loaded: bool = False
 
     def bounds(self, attack: Attack) -> Bounds:
-        """Return the bounds of an attack in this run."""
-        if not self.is_loaded:
-            return attack.bounds
-        return replace(attack.bounds, p99_ratio=50.0, p99_floor_ms=5_000.0)
+        """Return the bounds of an attack in this run; fewer connections may leave less unread."""
+        unread_mib = max(1, int(attack.bounds.unread_answers_mib * self.scale))
+        bounds = replace(attack.bounds, unread_answers_mib=unread_mib)
+        return replace(bounds, p99_ratio=50.0, p99_floor_ms=5_000.0) if self.is_loaded else bounds
 
     def timing(self) -> Timing:
         """Return the timing of the cluster."""
@@ -176,7 +176,7 @@ class _Besieged:
                     cut_off.append(node)
                     process.stop()
 
-                with NodeWatch(pids, limit, too_much) as watch, AnswerWatch(self._cluster.statuses) as answers:
+                with NodeWatch(pids, limit, too_much) as watch:
                     report = process.report()
                     ended = time.monotonic()
                     # An order that is due during the attack and still unanswered counts, too.
@@ -185,9 +185,7 @@ class _Besieged:
             seconds = ended - started
             orders = self._honest.orders - orders_before
         after = self._settle(watch, attack)
-        found = self._measurement(name, seconds, alone, beside, watch, report, statuses, after, orders, cut_off)
-        found.unread_answer_bytes = answers.most
-        return found
+        return self._measurement(name, seconds, alone, beside, watch, report, statuses, after, orders, cut_off)
 
     def _start(self, name: str, seconds: float) -> AttackProcess:
         leader = self._cluster.wait_leader(_SETUP_SECONDS)
@@ -263,6 +261,7 @@ class _Besieged:
             beside,
             memory,
             leader_changes=_newest(after, "term") - _newest(before, "term"),
+            unread_answer_bytes=_most_unread(before, after),
             log_entries=max(0, _newest(after, "last_log_index") - _newest(before, "last_log_index") - orders),
             harm=report.harm,
             ended_nodes=ended,
@@ -286,3 +285,12 @@ class _Besieged:
 
 def _newest(statuses: dict[int, NodeStatus], field: str) -> int:
     return max((int(getattr(status, field)) for status in statuses.values()), default=0)
+
+
+def _most_unread(before: dict[int, NodeStatus], after: dict[int, NodeStatus]) -> int:
+    """Return the most bytes of unread answers that a node had during an attack, if they are more than ever before."""
+    most = {node: status.most_unread_answer_bytes for node, status in after.items()}
+    return max(
+        (most[node] for node in most if node in before and most[node] > before[node].most_unread_answer_bytes),
+        default=0,
+    )

@@ -64,7 +64,7 @@ class Measurement:
     memory: Memory
     leader_changes: int = 0
     log_entries: int = 0
-    #: The most bytes of answers that waited at a node, at any of the moments when it was asked.
+    #: The most bytes of answers that waited at a node, as it counted them; 0 if there were more before the attack.
     unread_answer_bytes: int = 0
     #: Sentences of the attack itself: promises that it broke.
     harm: list[str] = field(default_factory=list)

@@ -172,7 +172,7 @@ class AdminService:
         counts = engine.inspect.counts()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         agreement = replica.agreement
-        unread_bytes, dropped = node.unread_answers
+        unread_bytes, most_unread_bytes, dropped = node.unread_answers
         return admin.NodeStatus(
             **self._at,
             cluster=node.config.cluster,
@@ -211,6 +211,7 @@ class AdminService:
             connections=node.connections.open,
             connections_refused=node.connections.refused,
             unread_answer_bytes=unread_bytes,
+            most_unread_answer_bytes=most_unread_bytes,
             unread_answers_dropped=dropped,
             turns=node.stages.turns,
             stage_ns={stage.value: spent for stage, spent in node.stages.ns.items()},

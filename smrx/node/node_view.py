@@ -31,8 +31,8 @@ class NodeView(Protocol):
     stages: StageTimes
 
     @property
-    def unread_answers(self) -> tuple[int, int]:
-        """The bytes of answers to orders that wait, as their clients do not read, and how many were dropped so far."""
+    def unread_answers(self) -> tuple[int, int, int]:
+        """The bytes of answers to orders that wait, as their clients do not read; the most so far; answers dropped."""
 
     @property
     def fenced(self) -> str | None:

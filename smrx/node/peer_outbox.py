@@ -61,8 +61,9 @@ class PeerOutbox:
         self._bounds = bounds
         #: By blocked peer; the peer that was tried least recently is first.
         self._waiting: dict[bytes, _Waiting] = {}
-        #: What all of them cost.
+        #: What all of them cost, now and at most so far.
         self.waiting_bytes = 0
+        self.most_waiting_bytes = 0
         #: Replies that were dropped because their peer did not read.
         self.dropped = 0
         #: Peers that were found to be gone since the last take_gone().
@@ -102,6 +103,7 @@ class PeerOutbox:
         waiting.replies.append(reply)
         waiting.cost = of_peer
         self.waiting_bytes += cost
+        self.most_waiting_bytes = max(self.most_waiting_bytes, self.waiting_bytes)
 
     def retry(self) -> None:
         """Send to some of the blocked peers; drop what has waited too long."""

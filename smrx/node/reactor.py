@@ -258,9 +258,10 @@ class Node(Turn):
         return time.time_ns()
 
     @property
-    def unread_answers(self) -> tuple[int, int]:
+    def unread_answers(self) -> tuple[int, int, int]:
         """As NodeView."""
-        return self._orders.outbox.waiting_bytes, self._orders.outbox.dropped
+        outbox = self._orders.outbox
+        return outbox.waiting_bytes, outbox.most_waiting_bytes, outbox.dropped
 
     def _send(self, reply: Reply) -> None:
         self._orders.send(reply.identity, reply.frame)

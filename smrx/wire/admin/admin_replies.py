@@ -117,8 +117,10 @@ class NodeStatus(Reply, frozen=True, kw_only=True):
     #: The open connections of each port, and how many were cut off because the port had its most.
     connections: dict[str, int] = {}
     connections_refused: dict[str, int] = {}
-    #: Bytes of answers that wait because their clients do not read, and how many answers were dropped for that.
+    #: Bytes of answers that wait because their clients do not read, the most since the start, and how many answers were
+    #: dropped for that.
     unread_answer_bytes: int = 0
+    most_unread_answer_bytes: int = 0
     unread_answers_dropped: int = 0
     #: The turns of the node's loop, and the nanoseconds that it has spent in each stage (smrx/node/stage_times.py).
     turns: int = 0
