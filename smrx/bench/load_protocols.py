@@ -110,7 +110,7 @@ class Soup:
         link.sendall(soup_packets.encode_commands(commands))
 
     def outcomes(self, link: socket.socket, count: int) -> Records:
-        found = []
+        found: list[bytes] = []
         while len(found) < count:
             kind, payload = _packet(link)
             if kind == PacketType.SEQUENCED:

@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import zmq
-import zmq.asyncio
 from numpy.typing import NDArray
 
 from smrx.client import client_core

@@ -129,7 +129,7 @@ def enum_member(value: "E | str", kind: type[E], what: str) -> E:
     """Return the member with this name in any case, with "-" or "_". Raises InvalidValue with the list of names."""
     if isinstance(value, kind):
         return value
-    names = _members(kind)
+    names: dict[str, E] = _members(kind)
     found = names.get(value.upper().replace("-", "_")) if isinstance(value, str) else None
     if found is None:
         raise InvalidValue(f"{what}: expected one of {', '.join(names)}, found {value!r}")

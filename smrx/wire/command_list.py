@@ -67,8 +67,8 @@ def join(lists: Sequence[CommandList]) -> CommandList:
         return CommandList(np.zeros(0, COMMAND))
     if not any(len(part.details) for part in lists):
         # As bytes: NumPy compares the fields of all records with each other before it joins them.
-        records = bytearray().join([part.records.tobytes() for part in lists])
-        return CommandList(np.frombuffer(records, COMMAND))
+        data = bytearray().join([part.records.tobytes() for part in lists])
+        return CommandList(np.frombuffer(data, COMMAND))
     shifted = []
     before = 0
     for part in lists:
