@@ -182,9 +182,7 @@ def build() -> NextVersion:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _write(folder, files)
         if not (folder / "compiled").exists():
-            program = (
-                f"import sys; sys.path.insert(0, {str(folder)!r}); from {PACKAGE}.compiling import load; load()"
-            )
+            program = f"import sys; sys.path.insert(0, {str(folder)!r}); from {PACKAGE}.compiling import load; load()"
             subprocess.run([sys.executable, "-c", program], check=True)
             (folder / "compiled").touch()
             _remove_old(folder)
