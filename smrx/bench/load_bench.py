@@ -56,6 +56,7 @@ def run(
     mix: str = "steady",
     tape: Sequence[str] = (),
     fault: Fault | None = None,
+    budget: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Return the figures of the last load; with several `rates` also those of each, under `curve`. Raises BenchError.
@@ -63,7 +64,8 @@ def run(
     Keys: acknowledged_per_second, offered_per_second, latency_us (p50, p90, p99, p999, max), connections, in_flight,
     frame_commands, cpu_seconds (by node id, and of the generator), cpu_ns_an_order (the same), generator (lag and turns
     in microseconds, whether it was the limit), rejected, unsent, reconnects, state_hash (equal on all nodes), series
-    (in each 100 ms: orders answered, and the longest latency in microseconds), conditions.
+    (in each 100 ms: orders answered, and the longest latency in microseconds), conditions. With `budget` also
+    budget_ns_an_order (by node id: the time of its loop in each stage).
     """
     if protocol == "sdk-blocking" and (connections, shape.in_flight) != (1, 1):
         raise ValueError("--protocol sdk-blocking: expected one connection with one order under way")
@@ -90,7 +92,7 @@ def run(
             gateway = stack.enter_context(running_gateway(cluster, shape, connections))
         for number, rate in enumerate(rates or (None,)):
             part = shape._replace(rate=rate)
-            figures = _run_one(cluster, load, part, protocol, number, fault, progress, gateway)
+            figures = _run_one(cluster, load, part, protocol, number, fault, progress, gateway, budget=budget)
             curve.append({key: figures[key] for key in ("offered_per_second", "acknowledged_per_second", "latency_us")})
         figures["state_hash"] = f"{common_hash(cluster):016x}"
     figures["conditions"] = machine | {
@@ -175,9 +177,11 @@ def _run_one(
     fault: Fault | None,
     progress: Progress | None,
     gateway: Gateway | None,
+    *,
+    budget: bool,
 ) -> dict[str, Any]:
     phase = "load" if shape.rate is None else f"{shape.rate:,.0f}/s"
-    watch = _Watch(cluster, shape, fault, progress, phase, gateway)
+    watch = _Watch(cluster, shape, fault, progress, phase, gateway, budget=budget)
     connections = len(load.accounts)
     if protocol in ("sdk", "sdk-blocking"):
         measured = load_sdk.measure(
@@ -192,7 +196,10 @@ def _run_one(
             first_session=1 + number * connections,
             on_slice=watch.on_slice,
         )
-    return _figures(measured, shape, connections, watch.cpu_seconds())
+    figures = _figures(measured, shape, connections, watch.cpu_seconds())
+    if budget:
+        figures["budget_ns_an_order"] = watch.budget(max(1, measured.acknowledged))
+    return figures
 
 
 def _figures(measured: Measured, shape: Shape, connections: int, cpu_s: dict[str, float]) -> dict[str, Any]:
@@ -244,8 +251,12 @@ class _Watch:
         progress: Progress | None,
         phase: str,
         gateway: Gateway | None,
+        *,
+        budget: bool,
     ) -> None:
         self._cluster = cluster
+        #: Nanoseconds of each stage, by node, at each sample; None if they are not wanted.
+        self._stages: list[dict[int, dict[str, int]]] | None = [] if budget else None
         self._gateway = gateway
         self._shape = shape
         self._progress = progress
@@ -282,11 +293,23 @@ class _Watch:
         before, after = self._samples[0], self._samples[-1]
         return {name: round(after[name] - before[name], 3) for name in after if name in before}
 
+    def budget(self, orders: int) -> dict[str, dict[str, int]]:
+        """Return the nanoseconds an order of each stage of each node, by id; call after cpu_seconds()."""
+        assert self._stages is not None
+        before, after = self._stages[0], self._stages[-1]
+        return {
+            str(node): {stage: round((spent - before[node].get(stage, 0)) / orders) for stage, spent in stages.items()}
+            for node, stages in sorted(after.items())
+            if node in before
+        }
+
     def _sample(self) -> None:
         nodes = [node.id for node in self._cluster.config.nodes if self._cluster.running(node.id)]
         processes = {str(node): self._cluster.process(node).pid for node in nodes}
         if self._gateway is not None:
             processes["gateway"] = self._gateway.process.pid
+        if self._stages is not None:
+            self._stages.append({node: status.stage_ns for node, status in self._cluster.statuses().items()})
         self._samples.append({name: _cpu_seconds_of(process) for name, process in processes.items()})
 
     def _kill_leader(self) -> None:

@@ -72,6 +72,9 @@ _LONG: Final = ("series", "distribution_us", "curve")
     "nodes take a snapshot.",
 )
 @click.option(
+    "--budget", is_flag=True, help="Also report the time of each node's loop in each stage, in nanoseconds an order."
+)
+@click.option(
     "--plot",
     type=click.Path(dir_okay=False),
     help="Write charts to this file, .png or .svg: latency by percentile, throughput over time, latency against load.",
@@ -90,6 +93,7 @@ def load(
     mix: str,
     tape: tuple[str, ...],
     fault: Literal["leader", "follower", "snapshot"] | None,
+    budget: bool,
     plot: str | None,
     as_json: bool,
 ) -> None:
@@ -119,6 +123,7 @@ def load(
             mix=mix,
             tape=tape,
             fault=fault,
+            budget=budget,
             progress=show,
         )
     if plot is not None:

@@ -19,7 +19,7 @@ def check_latencies(latency: dict[str, Any]) -> None:
 
 
 def test_figures_of_a_closed_loop_have_the_promised_keys() -> None:
-    figures = load_bench.run(SHORT, connections=5, nodes=1, durability="disk")
+    figures = load_bench.run(SHORT, connections=5, nodes=1, durability="disk", budget=True)
     assert (figures["connections"], figures["in_flight"], figures["frame_commands"]) == (5, 4, 1)
     assert figures["acknowledged_per_second"] == figures["offered_per_second"] > 0
     check_latencies(figures["latency_us"])
@@ -28,6 +28,7 @@ def test_figures_of_a_closed_loop_have_the_promised_keys() -> None:
     assert sum(figures["series"]["acknowledged"]) >= figures["acknowledged"] > 0
     assert (figures["conditions"]["durability"], figures["conditions"]["loop"]) == ("disk", "closed")
     assert int(figures["state_hash"], 16) > 0
+    assert sum(figures["budget_ns_an_order"]["1"].values()) > 0
 
 
 def test_open_loop_survives_the_loss_of_the_leader() -> None:
