@@ -145,6 +145,8 @@ def test_table_has_every_rejection_reason_of_a_limit_order() -> None:
         *(Reason.INVALID_PERMISSIONS, Reason.INVALID_SCOPE, Reason.INVALID_NETWORK, Reason.UNKNOWN_CREDENTIAL),
         *(Reason.CREDENTIAL_REVOKED, Reason.CREDENTIAL_EXPIRED, Reason.CREDENTIAL_EXISTS, Reason.KEY_IN_USE),
         Reason.REQUEST_MISMATCH,
+        # Of a full state, see test_capacity.py.
+        Reason.CAPACITY_REACHED,
     }
     listed = [reason for reason, _ in FAULTS]
     assert len(set(listed)) == len(listed)
