@@ -25,7 +25,7 @@ FULL, CLOSED = ">/dev/full", ">&-"
 CHANGES = {
     *("account deposit", "account limits", "account open", "account resume", "account suspend", "account withdraw"),
     *("asset add", "cluster add", "cluster down", "cluster keygen", "cluster remove", "cluster transfer", "cluster up"),
-    *("cluster upgrade", "compile", "key add", "key create", "key restrict", "key revoke"),
+    *("cluster upgrade", "compile", "gateway", "key add", "key create", "key restrict", "key revoke"),
     *("instrument add", "instrument cancel-only", "instrument close", "instrument halt", "instrument resume"),
     *(
         "instrument rules",
