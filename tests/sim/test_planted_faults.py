@@ -316,14 +316,14 @@ READ_FAULTS = [
             broken.ReadsWithoutConfirmation,
             broken.AnswersReadsAtOnce,
             profiles.reads_of_paused_leaders,
-            30,
+            0,
         ),
         (
             "confirms reads by earlier rounds",
             broken.ReadsWithEarlierRounds,
             broken.AnswersReadsAtOnce,
             profiles.reads_of_paused_leaders,
-            30,
+            0,
         ),
         (
             "reads before its own term's commit",
