@@ -8,17 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zmq
 
 from smrx.consensus import messages
 from smrx.consensus.messages import AppendReply, RequestVote, Vote
+from smrx.links import greeting
+from smrx.links.greeting import ClientGreeting, Terms
 from tests.consensus.harness import Clock, Cluster, entry
-from tests.consensus.sockets import Mesh, Node
-
-#: ZMTP 3.0 (ZeroMQ RFC 23): signature, version, mechanism NULL, no server, filler.
-_GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\x00" + bytes(31)
-_SOCKET_TYPE = b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
-_READY = b"\x05READY" + _SOCKET_TYPE
+from tests.consensus.sockets import CLUSTER, Mesh, Node, Outsider
 
 
 @pytest.fixture
@@ -29,18 +25,22 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
 
 
 def introduced(mesh: Mesh, victim: Node) -> socket.socket:
-    """A connection to the raft port on which the ZeroMQ handshake is done by hand."""
+    """Return a connection to the Raft port on which the greeting was made by hand."""
     connection = socket.create_connection(("127.0.0.1", int(victim.address.rsplit(":", 1)[1])))
-    connection.sendall(_GREETING + bytes((0x04, len(_READY))) + _READY)
+    client = ClientGreeting(Terms(greeting.PEER, messages.cluster_number(CLUSTER)), None, None, lambda key: True)
+    hello = client.first()
+    connection.sendall(struct.pack("<I", len(hello)) + hello)
     connection.setblocking(False)
     heard = bytearray()
 
     def greeted() -> bool:
         with contextlib.suppress(BlockingIOError):
             heard.extend(connection.recv(4096))
-        return b"READY" in heard
+        return len(heard) >= 4 + len(hello)
 
     mesh.run_until(greeted)
+    client.receive(bytes(heard[4 : 4 + len(hello)]))
+    assert client.done
     return connection
 
 
@@ -61,8 +61,8 @@ def test_oversized_frame_closes_the_connection_before_allocation(mesh: Mesh) -> 
     victim = mesh.elect()
     connection = introduced(mesh, victim)
     before = peak_mib()
-    # A long frame, last of its message: flags, then eight bytes of length; its content never comes.
-    connection.sendall(b"\x02" + struct.pack(">Q", 1 << 30))
+    # The length of a frame; its content never comes.
+    connection.sendall(struct.pack("<I", 1 << 30))
     mesh.run_until(lambda: hung_up(connection))
     connection.close()
     assert peak_mib() - before < 64
@@ -83,9 +83,7 @@ def test_oversized_frame_closes_the_connection_before_allocation(mesh: Mesh) -> 
 def test_small_frame_with_large_announced_size_allocates_nothing(mesh: Mesh, frame: bytes) -> None:
     victim = mesh.elect()
     before = peak_mib()
-    outsider = mesh.context.socket(zmq.DEALER)
-    outsider.linger = 0
-    outsider.connect(victim.address)
+    outsider = Outsider(mesh, victim)
     outsider.send(frame)
     mesh.run_until(lambda: victim.transport.dropped["undecodable"] == 1)
     outsider.close()

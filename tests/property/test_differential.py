@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -67,8 +67,13 @@ ORDERS = {
 EVERY_RULES = pytest.mark.parametrize("rules", RULES.values(), ids=RULES.keys())
 
 
+#: A capacity of credentials that is reached, and one more with networks.
+FULL_OF_CREDENTIALS = [bytes.fromhex(step).ljust(STEP_SIZE, b"\0") for step in ("00d5fa070001", "00e16e0000000001")]
+
+
 @EVERY_RULES
 @given(steps=STEPS)
+@example(steps=FULL_OF_CREDENTIALS)
 def test_engine_and_oracle_agree(steps: list[bytes], rules: Rules) -> None:
     report = disagreement(build_tape(steps, rules))
     assert report is None, f"repeat: {hex_command(steps, rules)}\n{report}"
@@ -184,8 +189,8 @@ def test_random_flow_reaches_everything() -> None:
     assert {mode for kind, mode in modes if kind == EventKind.EXPIRED} == set(Stp) - {Stp.NONE, Stp.CANCEL_OLDEST}
     assert {kind for kind, _ in modes} == {EventKind.EXPIRED, EventKind.CANCELLED, EventKind.REPLACED}
     assert set(statuses) == set(OutcomeStatus)
-    # More than half of them are valid: if most commands were rejected, no book would be built.
-    assert statuses[OutcomeStatus.ACCEPTED] > 0.5 * sum(statuses.values())
+    # More of them are valid than not: if most commands were rejected, no book would be built.
+    assert statuses[OutcomeStatus.ACCEPTED] > statuses[OutcomeStatus.REJECTED]
 
 
 def kind_of_order(place: np.void, details: NDArray[np.void]) -> tuple[int, int, int, bool]:

@@ -141,7 +141,7 @@ def test_each_pair_of_faults(machine: Any, kind: CommandCase) -> None:
 def test_unknown_kind_is_reported_first(machine: Any) -> None:
     """Whatever other faults the command has."""
     venue = PreparedVenue(machine(), {"killed": True})
-    unknown = (0, 26, 99, 255) if machine.rules >= 2 else (0, 23, 24, 25, 99, 255)
+    unknown = (0, 27, 99, 255) if machine.rules >= 2 else (0, 23, 24, 25, 26, 99, 255)
     for kind in unknown:
         assert rejection_reason(venue, offset_command(kind, 999, details=1, side=9)) is Reason.UNKNOWN_KIND
 

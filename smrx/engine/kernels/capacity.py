@@ -127,4 +127,7 @@ def check_space(state: Tables, command: Record) -> Any:
             full = full or lacks_balances(state, command, left)
     elif kind > CommandKind.MASS_CANCEL:
         full = has_no_space(state, command)
+        if full and kind == CommandKind.ADD_CREDENTIAL:
+            # The networks of a refused credential are in no event.
+            state.turn[0].following = np.uint32(0)
     return Reason.CAPACITY_REACHED if full else Reason.NONE
