@@ -65,7 +65,6 @@ _DEBUG: Final = int(PacketType.DEBUG)
 
 _HEADER_WORDS: Final = HEADER_SIZE // 8
 _RECORD_WORDS: Final = COMMAND_SIZE // 8
-_VERSION_WORD: Final = np.uint64(MAGIC | VERSION << 32)
 _COMMANDS_WORD: Final = np.uint64(MAGIC | VERSION << 32 | int(FrameKind.COMMANDS) << 40)
 _OUTCOMES_WORD: Final = np.uint64(MAGIC | VERSION << 32 | int(FrameKind.OUTCOMES) << 40)
 _HIGH_HALF: Final = np.uint64(0xFFFF_FFFF_0000_0000)

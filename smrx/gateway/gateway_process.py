@@ -42,8 +42,6 @@ log = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 0.005
 #: A connection whose peer leaves what it was sent unread for so long is closed.
 _UNREAD_MS: Final = 10_000
-#: Descriptors for everything but the connections of clients.
-_OWN_DESCRIPTORS: Final = 64
 _QUEUE_BYTES: Final = 4 << 20
 #: Sessions with cancel-on-disconnect are reported so often within the time after which they count as disconnected.
 _REPORTS_PER_TIMEOUT: Final = 4

@@ -58,8 +58,8 @@ class Poller:
         self._spin_seconds = spin_seconds
         self._on_waited = on_waited
         # Elsewhere than on Linux poll() has the same interface, with another unit of time.
-        self._epoll = select.epoll() if hasattr(select, "epoll") else None
-        self._poll = select.poll() if self._epoll is None else None
+        self._has_epoll = hasattr(select, "epoll")
+        self._descriptors: Any = select.epoll() if self._has_epoll else select.poll()
         self._ready: dict[int, Ready] = {}
         self._zmq: dict[int, ZmqSocket] = {}
         self._next_ask = 0.0
@@ -67,17 +67,17 @@ class Poller:
     def add(self, descriptor: int, ready: Ready, events: int = READ) -> None:
         """Call `ready` whenever a descriptor has one of these events."""
         self._ready[descriptor] = ready
-        (self._epoll or self._poll).register(descriptor, events)  # type: ignore[union-attr]
+        self._descriptors.register(descriptor, events)
 
     def change(self, descriptor: int, events: int) -> None:
         """Wait for other events of a descriptor."""
-        (self._epoll or self._poll).modify(descriptor, events)  # type: ignore[union-attr]
+        self._descriptors.modify(descriptor, events)
 
     def remove(self, descriptor: int) -> None:
         """Forget a descriptor; call before it is closed."""
         del self._ready[descriptor]
         self._zmq.pop(descriptor, None)
-        (self._epoll or self._poll).unregister(descriptor)  # type: ignore[union-attr]
+        self._descriptors.unregister(descriptor)
 
     def add_zmq(self, watched: "zmq.Socket[Any]", ready: Ready) -> ZmqSocket:
         """Call `ready` whenever a message can be read from a ZeroMQ socket.
@@ -104,22 +104,24 @@ class Poller:
 
     def close(self) -> None:
         """Release the epoll."""
-        if self._epoll is not None:
-            self._epoll.close()
+        if self._has_epoll:
+            self._descriptors.close()
 
     def _wait(self, timeout: float) -> list[tuple[int, int]]:
-        if self._epoll is None:
-            assert self._poll is not None
-            return self._poll.poll(timeout * 1000)
+        found: list[tuple[int, int]]
+        if not self._has_epoll:
+            found = self._descriptors.poll(timeout * 1000)
+            return found
         if self._spin_seconds and timeout > 0:
             until = time.monotonic() + min(self._spin_seconds, timeout)
             while True:
-                found = self._epoll.poll(0, _EVENTS)
+                found = self._descriptors.poll(0, _EVENTS)
                 if found or time.monotonic() >= until:
                     break
             if found or timeout <= self._spin_seconds:
                 return found
-        return self._epoll.poll(timeout, _EVENTS)
+        found = self._descriptors.poll(timeout, _EVENTS)
+        return found
 
     def _has_zmq_message(self) -> bool:
         return any(entry.ask() for entry in self._zmq.values() if entry.is_used)

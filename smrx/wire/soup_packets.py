@@ -22,8 +22,6 @@ from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE, OUTC
 HEADER_SIZE: Final = 3
 #: The length of a packet counts its type, too.
 _TYPE_SIZE: Final = 1
-#: No packet of a client is longer than a command with its details; a debug packet may be so long, too.
-MAX_CLIENT_PAYLOAD: Final = COMMAND_SIZE + DETAILS_SIZE
 #: Printable ASCII characters of a sentence in a notice or a debug packet.
 MAX_TEXT: Final = 400
 
