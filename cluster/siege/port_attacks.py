@@ -13,7 +13,8 @@ import zmq
 
 from cluster.siege.attack_target import Attacker
 from cluster.siege.link_connection import LinkConnection
-from cluster.siege.zmtp_connection import ZmtpConnection, split_address
+from cluster.siege.raw_connection import split_address
+from cluster.siege.zmtp_connection import ZmtpConnection
 from smrx.client_keys import ClientKeys
 from smrx.config import NodeConfig
 from smrx.consensus import messages

@@ -3,34 +3,25 @@
 Only the NULL mechanism: an attack on a port with keys does not get past the handshake anyway. Called by the attacks.
 """
 
-import contextlib
 import socket
 from typing import Final
 
+from cluster.siege.raw_connection import RawConnection
+
 _GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
-_CONNECT_SECONDS: Final = 2.0
 _LONG, _COMMAND = 0x02, 0x04
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of an address such as tcp://127.0.0.1:7111."""
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-class ZmtpConnection:
-    """One connection. `is_open` turns False when the peer closes it; sending to it then does nothing."""
+class ZmtpConnection(RawConnection):
+    """One connection, greeted as a socket of ZeroMQ."""
 
     def __init__(self, address: str, socket_type: str = "DEALER") -> None:
         """Connect and greet; the peer may close the connection at any time."""
-        self.is_open = False
+        super().__init__(address)
         #: The socket type that the peer reported, "" if the handshake was not completed.
         self.peer_type = ""
-        self.sent_bytes = 0
-        self._socket = socket.socket(socket.AF_INET6 if "[" in address else socket.AF_INET)
-        self._socket.settimeout(_CONNECT_SECONDS)
         try:
-            self._socket.connect(split_address(address))
+            self.connect()
             self.is_open = True
             self.send_bytes(_GREETING)
             self._receive(64)
@@ -53,32 +44,6 @@ class ZmtpConnection:
         self.announce(len(body))
         self.send_bytes(body)
 
-    def send_bytes(self, data: bytes) -> None:
-        """Send bytes as they are; give the peer a moment if it does not read."""
-        if not self.is_open:
-            return
-        try:
-            self._socket.sendall(data)
-        except OSError:
-            self.is_open = False
-            return
-        self.sent_bytes += len(data)
-
     def limit_receive_buffer(self, size: int) -> None:
         """Let the system keep few bytes that are not read."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.is_open = False
-        with contextlib.suppress(OSError):
-            self._socket.close()
-
-    def _receive(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = self._socket.recv(size - len(data))
-            if not part:
-                raise ConnectionResetError
-            data += part
-        return data
