@@ -41,7 +41,7 @@ def add(node_id: int, timeout: float, as_json: bool) -> None:
             _print_members(as_json, leader, f"node {node_id} is already a member")
             return
         if node_id not in leader.learners:
-            _ask(ask, leader.node_id, admin.AddMember(node=node))
+            _change(ask, leader.node_id, admin.AddMember(node=node), timeout)
         what = f"node {node_id} did not become a voter"
         found = _await(ask, config, timeout, what, lambda status: node_id in status.voters)
     _print_members(as_json, found, f"node {node_id} is now a voting member")
@@ -72,11 +72,10 @@ def remove(node_id: int, timeout: float, as_json: bool) -> None:
             successor = _transfer(ask, node_id, None)
             what = f"node {successor} did not become leader"
             leader = _await(ask, config, timeout, what, lambda status: status.node_id == successor)
-        reply = _ask(ask, leader.node_id, admin.RemoveMember(node_id=node_id))
-        assert isinstance(reply, admin.MembersReply)
+        log_index = _change(ask, leader.node_id, admin.RemoveMember(node_id=node_id), timeout)
 
         def done(status: NodeStatus) -> bool:
-            return status.commit_index >= reply.log_index and node_id not in (*status.voters, *status.learners)
+            return status.commit_index >= log_index and node_id not in (*status.voters, *status.learners)
 
         found = _await(
             ask, config, timeout, "the removal was not committed by a majority of the remaining members", done
@@ -154,9 +153,29 @@ def _await(
         time.sleep(_POLL_SECONDS)
 
 
+def _change(ask: Ask, leader: int, request: admin.AddMember | admin.RemoveMember, timeout: float) -> int:
+    """Ask the leader for a change of members, again while an earlier one is not committed; return its log index.
+
+    Raises CliError if the leader refuses, does not answer, or still waits for the earlier change at the timeout.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        reply = ask(leader, request)
+        is_pending = isinstance(reply, admin.AdminError) and reply.code == admin.AdminErrorCode.UNAVAILABLE
+        if not is_pending or time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    answer = _answered(leader, reply)
+    assert isinstance(answer, admin.MembersReply)
+    return answer.log_index
+
+
 def _ask(ask: Ask, node_id: int, request: admin.AnyRequest) -> admin.AnyReply:
     """Return the answer of a node; raises CliError if it refuses or does not answer."""
-    reply = ask(node_id, request)
+    return _answered(node_id, ask(node_id, request))
+
+
+def _answered(node_id: int, reply: admin.AnyReply | None) -> admin.AnyReply:
     if reply is None or isinstance(reply, admin.AdminError):
         problem = "no answer" if reply is None else reply.message
         raise CliError(Exit.UNAVAILABLE, f"node {node_id}: {problem}")

@@ -11,7 +11,7 @@ from smrx.config import NodeConfig
 from smrx.consensus.context import NotLeader, PeerView, ReplicaContext
 from smrx.consensus.leader import Leader
 from smrx.consensus.leadership_transfer import LeadershipTransfer
-from smrx.consensus.membership import Member, Membership, MembershipError, encode, host_fault
+from smrx.consensus.membership import ChangePending, Member, Membership, MembershipError, encode, host_fault
 from smrx.consensus.messages import Body, Envelope, Hello, MembershipHint, NotAMember
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class MemberChanges:
         # earlier leader may still be kept or dropped (Ongaro's message to raft-dev, 2015-07-10).
         commit_index = self._raft.commit_index
         if self._members.index > commit_index or self._journal.term_at(commit_index) != self._raft.term:
-            raise MembershipError("the last change of members is not committed yet; try again")
+            raise ChangePending("the last change of members is not committed yet; try again")
         return self._append(membership)
 
     def _append(self, membership: Membership) -> int:

@@ -26,6 +26,10 @@ class MembershipError(ValueError):
     """A change that is not possible; the message is for the operator."""
 
 
+class ChangePending(MembershipError):
+    """A change that has to wait until an earlier one is committed; try again."""
+
+
 class Member(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One member: its addresses, and whether it is a voter or a learner."""
 

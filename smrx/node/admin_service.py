@@ -19,6 +19,7 @@ from typing import Any, Final
 import zmq
 
 from smrx.consensus import NotLeader
+from smrx.consensus.membership import ChangePending
 from smrx.consensus.messages import RulesVersions
 from smrx.consensus.read_index import ReadTicket
 from smrx.node import admin_access
@@ -327,6 +328,8 @@ class AdminService:
         except NotLeader:
             message = f"node {self._node.me.id} does not lead; only the leader changes members"
             return self._error(AdminErrorCode.NOT_LEADER, message)
+        except ChangePending as error:
+            return self._error(AdminErrorCode.UNAVAILABLE, str(error))
         except ValueError as error:
             return self._error(AdminErrorCode.REFUSED, str(error))
 

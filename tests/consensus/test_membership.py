@@ -9,7 +9,7 @@ import pytest
 from smrx.config import NodeConfig
 from smrx.consensus import ConsensusError, MemoryJournal, MetaStore, NotLeader, Replica, membership
 from smrx.consensus.follower import Follower
-from smrx.consensus.membership import MembershipError
+from smrx.consensus.membership import ChangePending, MembershipError
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.snapshots import Snapshot
 from tests.consensus.harness import Clock, Cluster, Member, Violation
@@ -175,7 +175,7 @@ def test_only_the_leader_changes_members_one_at_a_time(clock: Clock) -> None:
     with pytest.raises(ValueError, match="expected a command, found a membership"):
         leader.replica.submit(members(1))
     leader.replica.add_member(NodeConfig(id=4, port=4))
-    with pytest.raises(MembershipError, match="is not committed yet"):
+    with pytest.raises(ChangePending, match="is not committed yet"):
         leader.replica.add_member(NodeConfig(id=5, port=5))
     cluster.commit(1)
     leader.replica.add_member(NodeConfig(id=5, port=5))
@@ -190,7 +190,7 @@ def test_no_change_before_the_first_entry_of_the_term_is_committed(clock: Clock)
     cluster.run_until(lambda: cluster.leader() is not None)
     new = cluster.leader()
     assert new is not None
-    with pytest.raises(MembershipError, match="is not committed yet"):
+    with pytest.raises(ChangePending, match="is not committed yet"):
         new.replica.add_member(NodeConfig(id=4, port=4))
     with pytest.raises(MembershipError, match=r"is not committed yet|majority"):
         new.replica.remove_member(old.id)

@@ -1,6 +1,7 @@
 """What settlement must catch, with real sockets and the real command: each fault made on purpose, and named."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from smrx.wire.balance_digest import Digest
 from smrx.wire.codes import EventKind
 from smrx.wire.frames import encode_events
 from smrx.wire.records import TRADE_EVENT
-from tests.feed.stub import StubNode
+from tests.feed.stub import TIMEOUT_S, StubNode
 from tests.settlement.market import market_events
 from tests.settlement.settle_helpers import (
     Events,
@@ -132,8 +133,18 @@ def test_reordered_and_repeated_frames_are_repaired_and_counted_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], frames: list[int], reordered: int, duplicate: int
 ) -> None:
     events = market_events()
-    scripts = {1: whole(events), 2: whole(events), 3: out_of_order(events, frames)}
-    with cluster(3, scripts) as nodes:
+    sent = threading.Event()
+
+    def third(node: StubNode) -> None:
+        out_of_order(events, frames)(node)
+        sent.set()
+
+    def others(node: StubNode) -> None:
+        # The run ends after what they send; by then the third has sent everything.
+        assert sent.wait(TIMEOUT_S)
+        whole(events)(node)
+
+    with cluster(3, {1: others, 2: others, 3: third}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.8", "--json") == 0
     result, _ = summary(capsys)
     assert rows(tmp_path) == expected_rows(events)
