@@ -25,8 +25,8 @@ from smrx.cli.settle_stored_commands import compare_with_log
 from smrx.consensus.journal import MemoryJournal
 from smrx.consensus.messages import NO_OP
 from smrx.feed.feed_errors import FeedError
+from smrx.follower.follow_errors import FollowError
 from smrx.node.log_reader import LogReader, LogReadError
-from smrx.settlement.settlement_errors import SettlementError
 from smrx.sim.checker import Violation
 from smrx.sinks.sink_errors import SinkFault
 
@@ -163,7 +163,7 @@ class VerifierProcess:
             log = LogReader(journal, [], 0)
             try:
                 found = compare_with_log(config_with_out(self._cluster.config, str(folder)), log, "log of the cluster")
-            except (SettlementError, SinkFault, FeedError, LogReadError) as error:
+            except (FollowError, SinkFault, FeedError, LogReadError) as error:
                 raise Violation(f"settlement: {folder.name}: {error}") from None
             trades += found.trades
             sequence = max(sequence, found.sequence)

@@ -31,8 +31,8 @@ from smrx.bench.bench_error import BenchError
 from smrx.bench.tapes import TapeMaker, market
 from smrx.config import Config, NodeConfig, Settlement, SinkConfig
 from smrx.engine import Engine
+from smrx.follower.alarms import Alarms
 from smrx.settlement.books.compiled_books import warm_up
-from smrx.settlement.follower.alarms import Alarms
 from smrx.settlement.settlement_run import LedgerRunner, make_runner, make_settler
 from smrx.sinks import Checkpoint, make_sinks
 from smrx.sinks.retrying import RetryingSink

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from smrx.client.admin_client import Ask
-    from smrx.settlement.follower.alarms import Alarms
+    from smrx.follower.alarms import Alarms
     from smrx.settlement.settlement_run import LedgerRunner, LedgerSettler, Summary
 
 #: Nodes publish at least twice per second; after this time they count as silent.
@@ -110,8 +110,8 @@ def run(
       smrx settle run --out settled --idle 5
     """
     from smrx.client.admin_client import open_admin_client
-    from smrx.settlement.follower.alarms import Alarms
-    from smrx.settlement.follower.retry_policy import RetryPolicy
+    from smrx.follower.alarms import Alarms
+    from smrx.follower.retry_policy import RetryPolicy
     from smrx.settlement.settlement_metrics import Metrics
     from smrx.settlement.settlement_run import gauges, make_settler, summarize
     from smrx.sinks import make_sinks
@@ -160,7 +160,7 @@ def _join(
     stop: StopRequest,
 ) -> None:
     """Start the books with the present state of the cluster."""
-    from smrx.settlement.follower.image_join import ImageJoin
+    from smrx.follower.image_join import ImageJoin
 
     settler.check_empty()
     join = ImageJoin(config, nodes or [node.id for node in config.nodes], ask, alarms)
@@ -178,9 +178,9 @@ def _fill(
     stop: StopRequest,
 ) -> None:
     """Replay the log of a node after the last settled event, and settle its events."""
+    from smrx.follower.log_fill import LogFill
     from smrx.node.log_reader import open_log, replay_events
     from smrx.node.replicated_state import Applied
-    from smrx.settlement.follower.log_fill import LogFill
     from smrx.wire.frames import Claim
 
     progress.compile_engine()
@@ -227,7 +227,7 @@ def _follow(
 ) -> Exception | None:
     """Follow the feed until the run stops; return the error that stopped it, or None."""
     from smrx.feed.feed_errors import FeedError
-    from smrx.settlement.settlement_errors import SettlementError
+    from smrx.follower.follow_errors import FollowError
 
     try:
         with _live_line(runner) as on_turn:
@@ -238,7 +238,7 @@ def _follow(
                 connect_seconds=connect_timeout,
                 on_turn=on_turn,
             )
-    except (FeedError, SettlementError, SinkFault) as error:
+    except (FeedError, FollowError, SinkFault) as error:
         return error
     return None
 

@@ -81,11 +81,11 @@ def config_with_out(config: Config, out: str | None) -> Config:
 def errors_as_cli_errors() -> Iterator[None]:
     """Turn the errors of settlement into CliError with their exit codes."""
     from smrx.feed.feed_errors import FeedError
-    from smrx.settlement.settlement_errors import SettlementError
+    from smrx.follower.follow_errors import FollowError
 
     try:
         yield
-    except (FeedError, SettlementError, SinkFault) as error:
+    except (FeedError, FollowError, SinkFault) as error:
         raise CliError(EXIT_CODES[type(error).__name__], str(error)) from error
 
 

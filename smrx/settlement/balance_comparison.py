@@ -11,8 +11,8 @@ books, the run ends with BalanceDifference.
 import time
 from typing import Final, NamedTuple
 
-from smrx.settlement.follower.alarms import AlarmCode, Alarms
-from smrx.settlement.follower.interfaces import AskNode
+from smrx.follower.alarms import AlarmCode, Alarms
+from smrx.follower.interfaces import AskNode
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_errors import BalanceDifference
 from smrx.wire.admin import Balances, BalancesReply

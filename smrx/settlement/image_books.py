@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.follower.follow_errors import Violation
 from smrx.settlement.books.book_tables import (
     ACCOUNT,
     ASSET,
@@ -22,7 +23,6 @@ from smrx.settlement.books.book_tables import (
 )
 from smrx.settlement.books.money import MAX_AMOUNT, MILLION
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.settlement_errors import Violation
 from smrx.sinks.rows import (
     DEFINITION_FIELDS,
     DEFINITION_ROW,

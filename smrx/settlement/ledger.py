@@ -11,12 +11,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from smrx.follower.follow_errors import FollowError, Violation
 from smrx.settlement.books import compiled_books
 from smrx.settlement.books.book_tables import ASSET_TEXT, CORE, TYPES, Tables, live
 from smrx.settlement.books.event_rows import ROW
 from smrx.settlement.books.posting_faults import Fault, sentence
 from smrx.settlement.display_names import unique_names
-from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.wire import balance_digest as wire_balances
 from smrx.wire.codes import EventKind
 from smrx.wire.record_schema import SchemaError, decode_tables, encode_tables
@@ -182,7 +182,7 @@ class Ledger:
         """Return the books as bytes for load(); equal books give equal bytes."""
         if self.is_incomplete:
             waits = "a trade waits for its fills" if self._tables.core["due"][0] else "an order for events of its own"
-            raise SettlementError(f"books can only be saved between commands, and {waits}")
+            raise FollowError(f"books can only be saved between commands, and {waits}")
         records = {"core": self._tables.core}
         for name in TYPES:
             rows = live(getattr(self._tables, name))
@@ -192,16 +192,16 @@ class Ledger:
 
     @classmethod
     def load(cls, data: bytes) -> "Ledger":
-        """Return the books that save() of this or another version wrote; raises SettlementError for other bytes."""
+        """Return the books that save() of this or another version wrote; raises FollowError for other bytes."""
         if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
-            raise SettlementError("books: the saved bytes are damaged (digest mismatch)")
+            raise FollowError("books: the saved bytes are damaged (digest mismatch)")
         try:
             saved = msgspec.msgpack.decode(data[8:], type=_Saved)
             if saved.format != _FORMAT:
-                raise SettlementError(f"books: expected format {_FORMAT}, found {saved.format}")
+                raise FollowError(f"books: expected format {_FORMAT}, found {saved.format}")
             records = decode_tables(saved.schema, saved.records, {"core": CORE, **TYPES})
         except (msgspec.MsgspecError, SchemaError) as error:
-            raise SettlementError(f"books: they cannot be read: {error}") from None
+            raise FollowError(f"books: they cannot be read: {error}") from None
         return cls.of(records.pop("core").copy(), records)
 
     @classmethod

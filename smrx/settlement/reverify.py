@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.config import Config
-from smrx.settlement.follower.alarms import Alarms
-from smrx.settlement.follower.checkpoint_store import FILE_NAME, CheckpointStore
+from smrx.follower.alarms import Alarms
+from smrx.follower.checkpoint_store import FILE_NAME, CheckpointStore
+from smrx.follower.follow_errors import Violation
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.ledger_factory import LedgerFactory
 from smrx.settlement.readers import Reader, open_readers
-from smrx.settlement.settlement_errors import BalanceDifference, Violation
+from smrx.settlement.settlement_errors import BalanceDifference
 from smrx.settlement.settlement_run import make_runner, make_settler
 from smrx.sinks.contract import Checkpoint, Origin, describe_origin
 from smrx.sinks.rows import (

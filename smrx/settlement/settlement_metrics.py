@@ -8,8 +8,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from smrx.follower.alarms import Alarm
 from smrx.http_server import Answer, HttpServer
-from smrx.settlement.follower.alarms import Alarm
 
 _GAUGES: Final = {
     "sequence": "Last event settled and committed",

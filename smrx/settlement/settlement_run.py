@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import msgspec
 
 from smrx.config import Config
+from smrx.follower.alarms import Alarms
+from smrx.follower.interfaces import AskNode
+from smrx.follower.runner import Runner
+from smrx.follower.settler import Settler, WrapSink
 from smrx.settlement.balance_comparison import BalanceComparison
-from smrx.settlement.follower.alarms import Alarms
-from smrx.settlement.follower.interfaces import AskNode
-from smrx.settlement.follower.runner import Runner
-from smrx.settlement.follower.settler import Settler, WrapSink
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.ledger_factory import LedgerFactory
 from smrx.sinks.contract import Origin, Sink

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.bench import settle_bench
-from smrx.settlement.follower.settler import Settler
+from smrx.follower.settler import Settler
 from smrx.settlement.settlement_run import LedgerSettler
 
 

@@ -20,8 +20,8 @@ from smrx.cli.exit_codes import Exit
 from smrx.client import Client
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Limits
+from smrx.follower.checkpoint_store import CheckpointStore
 from smrx.local import LocalCluster
-from smrx.settlement.follower.checkpoint_store import CheckpointStore
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.ledger_factory import LedgerFactory
 from smrx.tape.generate import generate

@@ -26,10 +26,10 @@ from smrx.consensus.disk_journal import open_journal
 from smrx.consensus.messages import NO_OP
 from smrx.consensus.snapshot_files import FOLDER, STATE, Position, SnapshotFiles
 from smrx.engine import Engine
+from smrx.follower import checkpoint_store
 from smrx.node.node_storage import NodeStorage
 from smrx.node.replicated_state import ReplicatedState
 from smrx.node.state_images import capture_image
-from smrx.settlement.follower import checkpoint_store
 from smrx.settlement.image_books import books_of
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.settlement_run import make_settler

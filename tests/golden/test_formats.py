@@ -12,9 +12,9 @@ import pytest
 
 from smrx.consensus import disk_journal, messages, recovery, snapshot_files
 from smrx.engine import migrations, snapshot
+from smrx.follower import checkpoint_store
 from smrx.node import replicated_state
 from smrx.settlement import ledger
-from smrx.settlement.follower import checkpoint_store
 from smrx.sinks import csv_layout, lmdb_layout, parquet_layout, postgresql_schema
 from smrx.tape import tape_file
 from smrx.wire import batches, record_schema, state_image

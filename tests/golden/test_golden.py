@@ -10,7 +10,7 @@ import pytest
 from smrx.consensus.disk_journal import JournalError, entry_key
 from smrx.consensus.snapshot_files import SnapshotError
 from smrx.consensus.storage import LmdbStorage
-from smrx.settlement.settlement_errors import SettlementError
+from smrx.follower.follow_errors import FollowError
 from smrx.sinks.lmdb_reader import LmdbReader
 from smrx.sinks.sink_errors import SinkError, SinkMismatch
 from tests.golden import golden_sets
@@ -78,7 +78,7 @@ def each_part(name: str) -> Callable[[Path], None]:
 
 
 #: What readers raise for damaged files.
-ERRORS = (ValueError, AssertionError, JournalError, SnapshotError, SinkError, SinkMismatch, SettlementError)
+ERRORS = (ValueError, AssertionError, JournalError, SnapshotError, SinkError, SinkMismatch, FollowError)
 #: Reader and damage; each of them must raise or find something else.
 DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
     "engine": ("engine", lambda folder: flip(folder / "engine.snapshot", -20)),

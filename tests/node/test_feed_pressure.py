@@ -12,9 +12,9 @@ from smrx.feed import subscriber as subscribing
 from smrx.feed.retransmission import Request
 from smrx.feed.subscriber import Subscriber
 from smrx.feed.subscription import MAX_CREDIT, Subscription, credit_frame
+from smrx.follower.runner import quorum_for
 from smrx.local import LocalCluster
 from smrx.node.reactor import Node
-from smrx.settlement.follower.runner import quorum_for
 from smrx.settlement.ledger import Ledger
 from smrx.wire import frames
 from smrx.wire.codes import TimeInForce

@@ -15,7 +15,7 @@ import pyarrow.dataset  # noqa: F401 - once here instead of in every process tha
 import pytest
 from numpy.typing import NDArray
 
-from smrx.settlement.follower import checkpoint_store, settler
+from smrx.follower import checkpoint_store, settler
 from smrx.settlement.ledger import Ledger
 from smrx.settlement.readers import Reader
 from smrx.settlement.settlement_run import make_settler

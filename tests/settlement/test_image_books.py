@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from smrx.engine import Engine
+from smrx.follower.follow_errors import Violation
 from smrx.node.state_images import HELD_SECONDS, StateImages, capture_image
 from smrx.settlement.image_books import books_of, rows_of
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.settlement_errors import Violation
 from smrx.sinks.rows import DEFINITION_ROW, Catalogue, extract
 from smrx.wire import state_image
 from smrx.wire.codes import EventKind, OrderType

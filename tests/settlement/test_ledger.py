@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from smrx.follower.follow_errors import FollowError, Violation
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.wire import balance_digest
 from smrx.wire.codes import EventKind
 from smrx.wire.records import EVENT_LAYOUTS, TRADE_EVENT
@@ -115,14 +115,14 @@ def test_loaded_books_continue_like_the_saved_ones(share: float) -> None:
 def test_damaged_books_are_refused() -> None:
     data = bytearray(posted(market_events()).save())
     data[len(data) // 2] ^= 1
-    with pytest.raises(SettlementError, match="the saved bytes are damaged"):
+    with pytest.raises(FollowError, match="the saved bytes are damaged"):
         Ledger.load(bytes(data))
 
 
 def test_books_inside_a_trade_are_not_saved() -> None:
     events = market_events()
     ledger = posted(events[: index_of(events, EventKind.TRADE) + 2])
-    with pytest.raises(SettlementError, match="a trade waits for its fills"):
+    with pytest.raises(FollowError, match="a trade waits for its fills"):
         ledger.save()
     with pytest.raises(Violation, match="without the fills of maker and taker, and nothing after it"):
         ledger.check_end()

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import xxhash
 
+from smrx.follower.checkpoint_store import FILE_NAME, Saved
+from smrx.follower.follow_errors import FollowError
 from smrx.settlement.books.book_tables import CORE, TYPES
-from smrx.settlement.follower.checkpoint_store import FILE_NAME, Saved
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.settlement_errors import SettlementError
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire import state_image
 from smrx.wire.frames import FrameError
 from smrx.wire.record_schema import decode_tables, encode_tables, file_pieces, file_records
 from smrx.wire.records import STORED_EVENT
+from tests.follower.test_settler import opened, settled
 from tests.settlement.market import market_events
 from tests.settlement.settle_helpers import Events, expected_rows, rows
 from tests.settlement.test_crash import check
 from tests.settlement.test_image_books import middle
-from tests.settlement.test_settler import opened, settled
 
 
 def with_added(records: Any, value: int = 0) -> Any:
@@ -153,13 +153,13 @@ def test_books_of_another_version_are_read() -> None:
     ],
 )
 def test_books_that_say_more_than_this_version_knows_are_refused(change: Any, expected: str) -> None:
-    with pytest.raises(SettlementError, match=expected):
+    with pytest.raises(FollowError, match=expected):
         Ledger.load(books_bytes(saved_books(), change))
 
 
 def test_books_of_another_format_are_refused() -> None:
     raw = msgspec.msgpack.encode((1, {"core": b""}))
-    with pytest.raises(SettlementError, match="books: "):
+    with pytest.raises(FollowError, match="books: "):
         Ledger.load(xxhash.xxh3_64_digest(raw) + raw)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from smrx.follower.follow_errors import FollowError, Violation
 from smrx.settlement.books.posting_table import POSTINGS, Posting, posting_codes
 from smrx.settlement.ledger import Ledger
-from smrx.settlement.settlement_errors import SettlementError, Violation
 from smrx.sinks.rows import STORES, Catalogue, extract, store_codes
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire.codes import EventKind, OrderType, Reason, Side
@@ -263,7 +263,7 @@ def test_events_that_belong_to_an_order_follow_it(kinds: list[EventKind]) -> Non
         ledger = Ledger()
         ledger.post(script.events)
         assert ledger.is_incomplete
-        with pytest.raises(SettlementError, match="only be saved between commands, and an order for events of its own"):
+        with pytest.raises(FollowError, match="only be saved between commands, and an order for events of its own"):
             ledger.save()
         with pytest.raises(Violation, match=f"{len(kinds) - number} more events must belong to the last order"):
             ledger.check_end()

@@ -14,7 +14,7 @@ import pytest
 
 from smrx.cli.settle_commands import status_line
 from smrx.config import load
-from smrx.settlement.follower.alarms import Alarms
+from smrx.follower.alarms import Alarms
 from smrx.settlement.settlement_run import make_runner, make_settler
 from smrx.sinks.csv_sink import CsvSink
 from smrx.wire.codes import EventKind

@@ -93,7 +93,7 @@ def test_majority_is_enough_and_is_reported(tmp_path: Path, capsys: pytest.Captu
 def test_less_than_a_majority_is_never_settled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smrx.settlement.follower.runner.UNATTESTED_TIMEOUT_S", 0.4)
+    monkeypatch.setattr("smrx.follower.runner.UNATTESTED_TIMEOUT_S", 0.4)
     events = market_events()[:1000]
     with cluster(3, {2: whole(events)}) as nodes:
         assert settle(tmp_path, nodes, "--idle", "0.2", "--json", settlement=hook(tmp_path)) == 10

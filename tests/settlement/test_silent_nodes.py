@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from smrx.config import load
-from smrx.settlement.follower.alarms import Alarms
+from smrx.follower.alarms import Alarms
 from smrx.settlement.settlement_run import LedgerRunner, make_runner, make_settler, summarize
 from smrx.sinks.csv_sink import CsvSink
 from tests.feed.stub import TIMEOUT_S, StubNode

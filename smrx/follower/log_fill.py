@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from smrx.config import Config
 from smrx.feed.anchor import Anchor
 from smrx.feed.feed_errors import Disagreement
-from smrx.settlement.follower.interfaces import AskNode, P
-from smrx.settlement.follower.settler import Settler
-from smrx.settlement.settlement_errors import NotConnected, Unattested
+from smrx.follower.follow_errors import NotConnected, Unattested
+from smrx.follower.interfaces import AskNode, P
+from smrx.follower.settler import Settler
 from smrx.wire import frames
 from smrx.wire.admin import HashAt, HashReply
 from smrx.wire.frames import Claim
@@ -88,14 +88,14 @@ class LogFill(Generic[P]):
             )
 
     def add(self, events: NDArray[np.void], command_sequence: int, state_hash: int) -> None:
-        """Settle the events of one entry, its last command, and the state hash after it. Raises SettlementError."""
+        """Settle the events of one entry, its last command, and the state hash after it. Raises FollowError."""
         self._waiting.append(events)
         self._hashes[command_sequence] = state_hash
         if sum(map(len, self._waiting)) >= _BATCH_EVENTS:
             self._settle()
 
     def finish(self) -> None:
-        """Commit everything added; the feed is followed from there on. Raises SettlementError."""
+        """Commit everything added; the feed is followed from there on. Raises FollowError."""
         self._settle()
         self._settler.commit(self._hash_after)
         if self._last is not None:

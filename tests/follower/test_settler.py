@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from smrx.follower import checkpoint_store, settler
+from smrx.follower.alarms import Alarm, AlarmCode, Alarms
 from smrx.local import free_ports
-from smrx.settlement.follower import checkpoint_store, settler
-from smrx.settlement.follower.alarms import Alarm, AlarmCode, Alarms
 from smrx.settlement.settlement_metrics import Metrics
 from smrx.settlement.settlement_run import LedgerSettler, make_settler
 from smrx.sinks import Checkpoint
@@ -226,7 +226,7 @@ def test_alarm_is_logged_counted_and_passed_to_the_hook(tmp_path: Path, caplog: 
 def test_hanging_or_missing_hook_does_not_block(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("smrx.settlement.follower.alarms._HOOK_TIMEOUT_S", 3600.0)
+    monkeypatch.setattr("smrx.follower.alarms._HOOK_TIMEOUT_S", 3600.0)
     hanging, missing = Alarms("venue", "sh -c 'exec sleep 60'"), Alarms("venue", "/nonexistent/hook")
     for _ in range(20):
         hanging.report(AlarmCode.GAP, "again")
@@ -234,7 +234,7 @@ def test_hanging_or_missing_hook_does_not_block(
     # Nothing waited for the hooks: they sleep for a minute, and still do.
     assert len(hanging._running) == 16
     assert all(process.poll() is None for _, process in hanging._running)
-    monkeypatch.setattr("smrx.settlement.follower.alarms._HOOK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("smrx.follower.alarms._HOOK_TIMEOUT_S", 0.0)
     hanging.reap_hooks()
     assert not hanging._running
     assert "did not end within" in caplog.text

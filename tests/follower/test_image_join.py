@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from smrx.config import Config, NodeConfig
 from smrx.engine import Engine
 from smrx.feed.feed_errors import Disagreement
+from smrx.follower.alarms import Alarms
+from smrx.follower.follow_errors import NotConnected, Unattested
+from smrx.follower.image_join import ImageJoin
 from smrx.node.state_images import StateImages
-from smrx.settlement.follower.alarms import Alarms
-from smrx.settlement.follower.image_join import ImageJoin
-from smrx.settlement.settlement_errors import NotConnected, Unattested
 from smrx.settlement.settlement_run import LedgerSettler, make_settler
 from smrx.sinks.contract import Origin
 from smrx.sinks.csv_sink import CsvSink

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.feed.anchor import Anchor
-from smrx.settlement.follower.checkpoint_store import CheckpointStore, Saved
-from smrx.settlement.follower.interfaces import P, ProjectionFactory
+from smrx.follower.checkpoint_store import CheckpointStore, Saved
+from smrx.follower.interfaces import P, ProjectionFactory
 from smrx.sinks.contract import Checkpoint, Origin, Sink, describe_origin
 from smrx.sinks.rows import Tables
 from smrx.sinks.sink_errors import SinkMismatch

@@ -17,10 +17,10 @@ from smrx.feed.feed_errors import Disagreement, FeedConflict, FeedError, GapUnfi
 from smrx.feed.quorum import Quorum
 from smrx.feed.sequencer import Sequencer
 from smrx.feed.subscriber import Endpoint, Subscriber
-from smrx.settlement.follower.alarms import AlarmCode, Alarms
-from smrx.settlement.follower.interfaces import P, PositionCheck
-from smrx.settlement.follower.settler import CHECKPOINT_INTERVAL_S, Settler
-from smrx.settlement.settlement_errors import NotConnected, SettlementError, Unattested, Violation
+from smrx.follower.alarms import AlarmCode, Alarms
+from smrx.follower.follow_errors import FollowError, NotConnected, Unattested, Violation
+from smrx.follower.interfaces import P, PositionCheck
+from smrx.follower.settler import CHECKPOINT_INTERVAL_S, Settler
 from smrx.sinks.sink_errors import SinkError, SinkFault, SinkMismatch
 
 #: How long one turn waits for events, and so how late a signal or a deadline may be noticed.
@@ -97,7 +97,7 @@ class Runner(Generic[P]):
     def turn(self, timeout: float = _TURN_S, until_sequence: int | None = None) -> int:
         """Post the events released within `timeout` seconds, up to the command of `until_sequence`; return how many.
 
-        Raises FeedError (a gap that cannot be filled, nodes that disagree) and SettlementError.
+        Raises FeedError (a gap that cannot be filled, nodes that disagree) and FollowError.
         """
         if self.settler.has_uncommitted:
             timeout = min(timeout, CHECKPOINT_INTERVAL_S)
@@ -147,13 +147,13 @@ class Runner(Generic[P]):
     ) -> None:
         """Turn until stop() is true, event `until_sequence` is posted, or no event came for `idle_seconds`.
 
-        Every other end is an exception and an alarm: FeedError, SettlementError (NotConnected when no node is heard
+        Every other end is an exception and an alarm: FeedError, FollowError (NotConnected when no node is heard
         within `connect_seconds`, Unattested when the run is to end and events wait for a majority). When it returns,
         everything is committed and the sums of the projection are checked.
         """
         try:
             self._run(stop, until_sequence, idle_seconds, connect_seconds, on_turn)
-        except (FeedError, SettlementError, SinkFault) as error:
+        except (FeedError, FollowError, SinkFault) as error:
             code = _ALARM_CODES.get(type(error))
             if code is not None:
                 self.alarms.report(code, str(error), sequence=getattr(error, "sequence", None))

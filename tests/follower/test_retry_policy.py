@@ -11,8 +11,8 @@ from smrx.config import load
 from smrx.feed.feed_errors import Disagreement, GapUnfillable
 from smrx.feed.quorum import Quorum
 from smrx.feed.sequencer import Sequencer
-from smrx.settlement.follower.alarms import AlarmCode, Alarms
-from smrx.settlement.follower.retry_policy import RetryPolicy
+from smrx.follower.alarms import AlarmCode, Alarms
+from smrx.follower.retry_policy import RetryPolicy
 from smrx.settlement.settlement_run import LedgerRunner, make_runner, make_settler
 from smrx.sinks.csv_sink import CsvSink
 from smrx.sinks.sink_errors import SinkError

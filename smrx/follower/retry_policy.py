@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from smrx.feed.sequencer import RETAINED_EVENTS
-from smrx.settlement.follower.alarms import AlarmCode, Alarms
-from smrx.settlement.follower.interfaces import FeedReader
+from smrx.follower.alarms import AlarmCode, Alarms
+from smrx.follower.interfaces import FeedReader
 from smrx.sinks.contract import Sink
 from smrx.sinks.retrying import RetryingSink, SinkFailure, SinkRecovery
 

@@ -62,7 +62,7 @@ class ProjectionFactory(Protocol[P_co]):
         """Return the projection before event 1."""
 
     def load(self, data: bytes) -> P_co:
-        """Return the projection that save() wrote; raise SettlementError if the bytes are damaged."""
+        """Return the projection that save() wrote; raise FollowError if the bytes are damaged."""
 
     def from_image(self, image: StateImage) -> P_co:
         """Return the projection of a state image; raise Violation if it contradicts itself."""
@@ -90,7 +90,7 @@ class PositionCheck(Protocol):
         """Return the commands after which check() must be called."""
 
     def check(self) -> None:
-        """Compare what can be compared where the projection stands now; raise SettlementError."""
+        """Compare what can be compared where the projection stands now; raise FollowError."""
 
 
 class FeedReader(Protocol):

@@ -24,8 +24,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from smrx.settlement.follower.interfaces import P, ProjectionFactory
-from smrx.settlement.settlement_errors import SettlementError
+from smrx.follower.follow_errors import FollowError
+from smrx.follower.interfaces import P, ProjectionFactory
 from smrx.sinks import durable_files
 from smrx.sinks.contract import Checkpoint
 from smrx.sinks.rows import Tables
@@ -117,7 +117,7 @@ class CheckpointStore(Generic[P]):
             data = path.read_bytes()
         try:
             projection = self._factory.load(data)
-        except (SettlementError, msgspec.DecodeError) as error:
+        except (FollowError, msgspec.DecodeError) as error:
             raise SinkMismatch(
                 f"{path}: {error}; move the directory away and settle again from the beginning"
             ) from None

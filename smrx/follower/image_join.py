@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 from smrx.config import Config
 from smrx.feed.feed_errors import Disagreement
-from smrx.settlement.follower.alarms import AlarmCode, Alarms
-from smrx.settlement.follower.interfaces import AskNode
-from smrx.settlement.settlement_errors import NotConnected, Unattested
+from smrx.follower.alarms import AlarmCode, Alarms
+from smrx.follower.follow_errors import NotConnected, Unattested
+from smrx.follower.interfaces import AskNode
 from smrx.sinks.contract import Origin
 from smrx.wire import state_image
 from smrx.wire.admin import (
