@@ -48,7 +48,7 @@ def choose(data_dir: Path | None = None) -> Path | None:
     if named is None and is_writable(beside_sources):
         return beside_sources
     own = None if named is None else Path(named).expanduser()
-    candidates = [own, _user_cache(), None if data_dir is None else data_dir / FOLDER]
+    candidates = [own, user_cache(), None if data_dir is None else data_dir / FOLDER]
     chosen: Path | None = None
     refused: CacheError | None = None
     for path in candidates:
@@ -80,7 +80,7 @@ def choose(data_dir: Path | None = None) -> Path | None:
 def places(data_dir: Path | None = None) -> str:
     """Return where compiled code is looked for, for people."""
     named = os.environ.get(VARIABLE)
-    home = _user_cache()
+    home = user_cache()
     found = [
         f"{VARIABLE} ({named or 'not set'})",
         str(_package() / Path(_SOURCES[0]).parent / "__pycache__"),
@@ -128,7 +128,7 @@ def _package() -> Path:
     return Path(__file__).resolve().parent
 
 
-def _user_cache() -> Path | None:
+def user_cache() -> Path | None:
     """Return the cache of this user, None without a home."""
     base = os.environ.get("XDG_CACHE_HOME")
     if base:

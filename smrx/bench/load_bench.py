@@ -4,7 +4,6 @@ Starts real nodes on this machine and offers each load to them (load_generator.p
 clients of smrx.client). Prints nothing; the command line does.
 """
 
-import os
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from smrx.bench import load_flow, load_histogram, load_sdk, machine_conditions, tapes
+from smrx.bench import load_flow, load_histogram, load_sdk, machine_conditions, process_time, tapes
 from smrx.bench.bench_error import BenchError
 from smrx.bench.cluster_bench import common_hash
 from smrx.bench.load_flow import Load
@@ -40,7 +39,6 @@ _LEADER_S: Final = 20.0
 _GATEWAY_S: Final = 120.0
 #: Orders of the market's setup that are under way at a time.
 _SETUP_WINDOW: Final = 8192
-_CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 Progress = Callable[[str, float], None]
 
@@ -310,7 +308,7 @@ class _Watch:
             processes["gateway"] = self._gateway.process.pid
         if self._stages is not None:
             self._stages.append({node: status.stage_ns for node, status in self._cluster.statuses().items()})
-        self._samples.append({name: _cpu_seconds_of(process) for name, process in processes.items()})
+        self._samples.append({name: process_time.cpu_seconds(process) for name, process in processes.items()})
 
     def _kill_leader(self) -> None:
         self._cluster.kill(self._leader())
@@ -336,11 +334,3 @@ class _Watch:
         return leader
 
     _faults: Final = {"leader": _kill_leader, "follower": _stop_follower, "snapshot": _take_snapshots}
-
-
-def _cpu_seconds_of(process: int) -> float:
-    """Return the processor time of a process and all its threads."""
-    with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
-        # The name in parentheses may have spaces; user and system time are the 12th and 13th field after it.
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS

@@ -6,14 +6,13 @@ and print.
 
 import click
 
-from smrx.cli import bench_cluster_commands, bench_load_commands, options, output, progress
+from smrx.cli import bench_cluster_commands, bench_load_commands, bench_peers_commands, options, output, progress
 from smrx.cli.bench_shared import (
     batch_option,
     errors_as_usage,
     print_figures,
     repeats_option,
     seed_option,
-    tape_option,
     write_picture,
 )
 
@@ -31,6 +30,7 @@ def bench() -> None:
 for _command in bench_cluster_commands.COMMANDS:
     bench.add_command(_command)
 bench.add_command(bench_load_commands.load)
+bench.add_command(bench_peers_commands.peers)
 
 
 @bench.command()
@@ -201,86 +201,6 @@ def pauses(orders: int, accounts: int, as_json: bool) -> None:
     with progress.phase_bars() as show, errors_as_usage():
         figures = pauses_bench.run(orders, accounts, show)
     print_figures(figures, as_json)
-
-
-@bench.command()
-@tape_option
-@click.option(
-    "--commands",
-    type=click.IntRange(1_000, 10_000_000),
-    default=200_000,
-    show_default=True,
-    help="Commands of the tape.",
-)
-@batch_option
-@seed_option
-@repeats_option
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.1, max=3600),
-    default=10.0,
-    show_default=True,
-    help="Longest run of a peer; its speed counts what it has done by then.",
-)
-@click.option(
-    "--liquibook",
-    type=click.Path(exists=True, file_okay=False),
-    help="A checkout of liquibook; builds a C++ driver on it and measures it too.",
-)
-@options.json_option
-def peers(
-    tape: str,
-    commands: int,
-    batch: int,
-    seed: int,
-    repeats: int,
-    seconds: float,
-    liquibook: str | None,
-    as_json: bool,
-) -> None:
-    """Compare the engine with other order books on one tape.
-
-    pip install "smrx[peers]" installs the others. A speed is printed only if all fills are identical: maker, taker,
-    price and lots. The ratios say how many times as fast this engine is, in tier A (matching and trades only) and in
-    tier B (with hash, ledger and events).
-
-    \b
-    Example:
-      smrx bench peers --commands 200000 --json
-    """
-    from smrx.bench.peers import peer_comparison
-
-    progress.compile_engine()
-    with errors_as_usage():
-        figures = peer_comparison.run(
-            commands, tape=tape, seed=seed, batch=batch, repeats=repeats, limit_s=seconds, liquibook=liquibook
-        )
-    if as_json:
-        output.print_json(figures)
-        return
-    columns = ("ORDER BOOK", "VERSION", "COMMANDS/S", "FILLS", "TIER A RATIO", "TIER B RATIO")
-    measured = [row for row in figures["peers"] if row["commands_per_second"]]
-    output.print_table(
-        columns,
-        [
-            (
-                row["name"],
-                row["version"],
-                f"{row['commands_per_second']:,}",
-                "identical",
-                f"{row['ratio']}x",
-                f"{row['ratio_tier_b']}x",
-            )
-            for row in measured
-        ],
-        empty="no peers",
-    )
-    for row in figures["peers"]:
-        if row not in measured:
-            click.echo(
-                f"{row['name']}: {'its fills differ: ' if row['fills_identical'] is False else ''}{row['absent']}"
-            )
-    click.echo(f"{figures['commands']:,} commands, {figures['fills']:,} fills")
 
 
 @bench.command()

@@ -7,7 +7,7 @@ after some seconds and measured by the commands that it completed. Called by the
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from smrx.bench import machine_conditions
 from smrx.bench.engine_bench import new_engine
-from smrx.bench.peers import liquibook_source
+from smrx.bench.peers import exchange_core, liquibook_source
+from smrx.bench.peers.driver_build import Say
 from smrx.bench.peers.heap_book import Peer as Reference
-from smrx.bench.peers.peer_calls import FILL, Fills, PeerUnavailable
+from smrx.bench.peers.peer_calls import FILL, Calls, Fills, PeerUnavailable
 from smrx.bench.peers.peer_process import Run, play, play_in_process
 from smrx.bench.peers.peer_tape import PeerTape, make_peer_tape
 from smrx.wire.codes import EventKind
@@ -36,6 +37,8 @@ PEERS: Final = {
     "order-matching": f"{__package__}.order_matching",
     "matching-engine": f"{__package__}.matching_engine",
 }
+#: Name of a peer with a driver of its own -> what runs the calls with it, the first of them to fill the book.
+DRIVERS: Final[Mapping[str, Callable[[Calls, int, Say], Run]]] = {"exchange-core (Java)": exchange_core.play}
 #: Packages that were tried and cannot be compared, with the reason.
 UNUSABLE: Final = {
     "limit-order-book": "version 2.0.0 does not return its trades",
@@ -108,6 +111,8 @@ def run(
     limit_s: float = 10.0,
     liquibook: str | None = None,
     peers: dict[str, str] = PEERS,
+    drivers: Mapping[str, Callable[[Calls, int, Say], Run]] = DRIVERS,
+    say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Measure all peers; the fastest of `repeats` runs counts, and the run of a peer stops after `limit_s` seconds."""
     given = make_peer_tape(tape, commands, seed)
@@ -119,6 +124,8 @@ def run(
     }
     for name, module in peers.items():
         runs[name] = partial(play_in_process, module, given.calls, given.filling, limit_s)
+    for name, driver in drivers.items():
+        runs[name] = partial(driver, given.calls, given.filling, say)
     if liquibook is not None:
         runs["liquibook (C++)"] = partial(liquibook_source.play, Path(liquibook), given.calls, given.filling)
     rows = [_measure(name, given, expected, run_once, repeats, limit_s) for name, run_once in runs.items()]
