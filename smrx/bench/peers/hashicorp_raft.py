@@ -19,7 +19,7 @@ from smrx.bench.peers.replicated_peer import NODES, Answered, Durability, LoadSh
 from smrx.local import free_ports
 
 DRIVER: Final = "hashicorp_raft"
-VERSION: Final = "1.8.0"
+VERSION: Final = "1.7.3"
 _HOST: Final = "127.0.0.1"
 _ELECTION_S: Final = 30.0
 _PROBE_S: Final = 0.2

@@ -97,8 +97,14 @@ class _Load:
 def main(under_way: str, warm_up_s: str, seconds: str, own: str, *others: str) -> None:
     """Run a member until standard input ends; offer the load once, if it leads."""
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), ended.set()), daemon=True).start()
-    member = _Echo(own, list(others), SyncObjConf(autoTick=False))
+
+    def watch_input() -> None:
+        sys.stdin.buffer.read()
+        ended.set()
+
+    threading.Thread(target=watch_input, daemon=True).start()
+    # In batches, its default, a lone call waits for the next one, up to 0.1 s.
+    member = _Echo(own, list(others), SyncObjConf(autoTick=False, appendEntriesUseBatch=int(under_way) > 1))
     load: _Load | None = None
     reported = False
     while not ended.is_set():

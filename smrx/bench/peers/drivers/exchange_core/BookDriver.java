@@ -5,6 +5,7 @@ import exchange.core2.core.common.MatcherTradeEvent;
 import exchange.core2.core.common.OrderAction;
 import exchange.core2.core.common.OrderType;
 import exchange.core2.core.common.SymbolType;
+import exchange.core2.core.common.cmd.CommandResultCode;
 import exchange.core2.core.common.cmd.OrderCommand;
 import exchange.core2.core.common.cmd.OrderCommandType;
 import exchange.core2.core.common.config.LoggingConfiguration;
@@ -46,6 +47,8 @@ public final class BookDriver {
             final long number = calls.get(base + 4);
             command.orderId = number;
             command.matcherEvent = null;
+            // What the risk engine would have said: without it the book does nothing.
+            command.resultCode = CommandResultCode.VALID_FOR_MATCHING_ENGINE;
             if (calls.get(base) != 0) {
                 command.command = OrderCommandType.CANCEL_ORDER;
                 IOrderBook.processCommand(book, command);
