@@ -18,12 +18,13 @@ import numpy as np
 from smrx.bench import load_flow, load_histogram, load_sdk, machine_conditions, process_time, tapes
 from smrx.bench.bench_error import BenchError
 from smrx.bench.cluster_bench import common_hash
+from smrx.bench.leader_profile import LeaderProfile
 from smrx.bench.load_flow import Load
 from smrx.bench.load_generator import BIN_NS, Measured, Shape, measure
 from smrx.bench.load_protocols import Soup, Zmtp
 from smrx.client import Client
 from smrx.client.admin_client import open_admin_client
-from smrx.config import Config, GatewayConfig, Limits, dump
+from smrx.config import Config, GatewayConfig, Limits, Timing, dump
 from smrx.local import SMRX, LocalCluster, LocalClusterError, free_ports
 from smrx.wire.admin import Snapshot
 from smrx.wire.codes import OutcomeStatus
@@ -55,6 +56,8 @@ def run(
     tape: Sequence[str] = (),
     fault: Fault | None = None,
     budget: bool = False,
+    flame: str | None = None,
+    spin_us: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Return the figures of the last load; with several `rates` also those of each, under `curve`. Raises BenchError.
@@ -63,8 +66,10 @@ def run(
     frame_commands, cpu_seconds (by node id, and of the generator), cpu_ns_an_order (the same), generator (lag and turns
     in microseconds, whether it was the limit), rejected, unsent, reconnects, state_hash (equal on all nodes), series
     (in each 100 ms: orders answered, and the longest latency in microseconds), conditions. With `budget` also
-    budget_ns_an_order (by node id: the time of its loop in each stage).
+    budget_ns_an_order (by node id: the time of its loop in each stage). `flame` is the file for a flame graph of the
+    leader under the last load; sampling costs the leader some time.
     """
+    profile = None if flame is None else LeaderProfile(flame)
     if protocol == "sdk-blocking" and (connections, shape.in_flight) != (1, 1):
         raise ValueError("--protocol sdk-blocking: expected one connection with one order under way")
     is_sdk = protocol in ("sdk", "sdk-blocking")
@@ -78,7 +83,13 @@ def run(
     curve = []
     with (
         tempfile.TemporaryDirectory(prefix="smrx-load-") as directory,
-        LocalCluster(directory, nodes, durability=durability, limits=_limits(shape, connections)) as cluster,
+        LocalCluster(
+            directory,
+            nodes,
+            durability=durability,
+            limits=_limits(shape, connections),
+            timing=Timing(spin_us=spin_us),
+        ) as cluster,
         ExitStack() as stack,
     ):
         gateway: Gateway | None = None
@@ -90,7 +101,8 @@ def run(
             gateway = stack.enter_context(running_gateway(cluster, shape, connections))
         for number, rate in enumerate(rates or (None,)):
             part = shape._replace(rate=rate)
-            figures = _run_one(cluster, load, part, protocol, number, fault, progress, gateway, budget=budget)
+            sampled = profile if number == max(0, len(rates) - 1) else None
+            figures = _run_one(cluster, load, part, protocol, number, fault, progress, gateway, sampled, budget=budget)
             curve.append({key: figures[key] for key in ("offered_per_second", "acknowledged_per_second", "latency_us")})
         figures["state_hash"] = f"{common_hash(cluster):016x}"
     figures["conditions"] = machine | {
@@ -102,6 +114,7 @@ def run(
         "seconds": shape.seconds,
         "warm_up_seconds": shape.warm_up_s,
         "fault": fault,
+        "spin_us": spin_us,
         "engine": "state hash, ledger and events on",
         "network": "loopback, load generator on the same machine",
     }
@@ -175,11 +188,12 @@ def _run_one(
     fault: Fault | None,
     progress: Progress | None,
     gateway: Gateway | None,
+    profile: LeaderProfile | None,
     *,
     budget: bool,
 ) -> dict[str, Any]:
     phase = "load" if shape.rate is None else f"{shape.rate:,.0f}/s"
-    watch = _Watch(cluster, shape, fault, progress, phase, gateway, budget=budget)
+    watch = _Watch(cluster, shape, fault, progress, phase, gateway, profile, budget=budget)
     connections = len(load.accounts)
     if protocol in ("sdk", "sdk-blocking"):
         measured = load_sdk.measure(
@@ -194,6 +208,8 @@ def _run_one(
             first_session=1 + number * connections,
             on_slice=watch.on_slice,
         )
+    if profile is not None:
+        profile.finish()
     figures = _figures(measured, shape, connections, watch.cpu_seconds())
     if budget:
         figures["budget_ns_an_order"] = watch.budget(max(1, measured.acknowledged))
@@ -249,6 +265,7 @@ class _Watch:
         progress: Progress | None,
         phase: str,
         gateway: Gateway | None,
+        profile: LeaderProfile | None,
         *,
         budget: bool,
     ) -> None:
@@ -256,12 +273,15 @@ class _Watch:
         #: Nanoseconds of each stage, by node, at each sample; None if they are not wanted.
         self._stages: list[dict[int, dict[str, int]]] | None = [] if budget else None
         self._gateway = gateway
+        self._profile = profile
         self._shape = shape
         self._progress = progress
         self._phase = phase
         self._samples: list[dict[str, float]] = []
         begin, end = shape.warm_up_s, shape.warm_up_s + shape.seconds
         self._due: list[tuple[float, Callable[[], None]]] = [(begin, self._sample), (end, self._sample)]
+        if profile is not None:
+            self._due.append((begin, self._start_profile))
         if fault is not None:
             self._due.append((begin + shape.seconds / 2, self._faults[fault].__get__(self)))
         if fault == "follower":
@@ -309,6 +329,10 @@ class _Watch:
         if self._stages is not None:
             self._stages.append({node: status.stage_ns for node, status in self._cluster.statuses().items()})
         self._samples.append({name: process_time.cpu_seconds(process) for name, process in processes.items()})
+
+    def _start_profile(self) -> None:
+        assert self._profile is not None
+        self._profile.start(self._cluster.process(self._leader()).pid, self._shape.seconds)
 
     def _kill_leader(self) -> None:
         self._cluster.kill(self._leader())

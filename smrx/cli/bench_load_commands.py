@@ -79,6 +79,19 @@ _LONG: Final = ("series", "distribution_us", "curve")
     type=click.Path(dir_okay=False),
     help="Write charts to this file, .png or .svg: latency by percentile, throughput over time, latency against load.",
 )
+@click.option(
+    "--spin-us",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    show_default=True,
+    help="timing.spin_us of the nodes: how long a node looks for messages before it sleeps.",
+)
+@click.option(
+    "--flame",
+    type=click.Path(dir_okay=False),
+    help="Write a flame graph of the leader's Python code in the measured time to this file, .svg; needs py-spy, and "
+    "often root.",
+)
 @options.json_option
 def load(
     nodes: int,
@@ -95,6 +108,8 @@ def load(
     fault: Literal["leader", "follower", "snapshot"] | None,
     budget: bool,
     plot: str | None,
+    spin_us: int,
+    flame: str | None,
     as_json: bool,
 ) -> None:
     """Measure a cluster on this machine under a load: acknowledged orders a second, and their latency.
@@ -124,6 +139,8 @@ def load(
             tape=tape,
             fault=fault,
             budget=budget,
+            flame=flame,
+            spin_us=spin_us,
             progress=show,
         )
     if plot is not None:
