@@ -223,7 +223,14 @@ class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     hook: str | None = None
     #: Port for metrics on loopback; no metrics if not set.
     metrics_port: Port | None = None
+    #: Directory of the order history, relative to `directory`; no history if not set. It begins with event 1.
+    history: str | None = None
     sinks: tuple[SinkConfig, ...] = (SinkConfig(kind="csv"),)
+
+    @property
+    def history_path(self) -> Path | None:
+        """The directory of the order history, None if there is none."""
+        return None if self.history is None else Path(self.directory).expanduser() / Path(self.history).expanduser()
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -26,6 +26,7 @@ LAYERS = {
     "sim": 9,
     "local": 8,
     "settlement": 7,
+    "history": 7,
     "follower": 6,
     "node": 6,
     "gateway": 6,
@@ -53,9 +54,9 @@ ENGINE_SHARES = {
 }
 #: Parts that check or use the cluster from outside share no code with its inside.
 INSIDE = {"node", "consensus"}
-OUTSIDE = {"client", "feed", "follower", "gateway", "settlement", "sinks", "tape"}
+OUTSIDE = {"client", "feed", "follower", "gateway", "history", "settlement", "sinks", "tape"}
 #: What verifies the engine shares of its code only the helpers that compile a function.
-VERIFIERS = {"feed", "follower", "settlement", "sinks"}
+VERIFIERS = {"feed", "follower", "history", "settlement", "sinks"}
 ENGINE_HELPERS = {"smrx.engine.kernels.jit"}
 
 ENGINE_IMPORTS = {

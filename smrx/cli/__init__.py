@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "compile": "Compile the engine now, for the nodes that start later.",
     "cluster": "Start, stop and inspect the cluster, change its members.",
     "gateway": "Run one gateway: many clients of the native protocol on one link to the leader.",
+    "history": "Show the life of every order, as `smrx settle run --history` stored it.",
     "instrument": "Add, configure, halt and list instruments.",
     "key": "Create keys, and say which may use the exchange and for what.",
     "log": "Read the journal of a stopped node.",

@@ -19,6 +19,8 @@ from smrx.cli.settle_shared import (
     EXIT_CODES,
     StopRequest,
     compile_books,
+    compile_history,
+    config_with_history,
     config_with_out,
     errors_as_cli_errors,
     follow_options,
@@ -71,6 +73,11 @@ def settle() -> None:
     help="First settle the events that the log in this data directory of a stopped node leads to, if a majority of the "
     "nodes attests the end of the log. For events that no node holds any more.",
 )
+@click.option(
+    "--history",
+    metavar="DIR",
+    help="Also store the history of every order in this directory; `smrx history` reads it. It begins with event 1.",
+)
 @follow_options
 @click.option(
     "--sink-timeout",
@@ -85,6 +92,7 @@ def run(
     out: str | None,
     join: bool,
     log_dir: Path | None,
+    history: str | None,
     until_sequence: int | None,
     idle: float | None,
     nodes: str | None,
@@ -112,14 +120,17 @@ def run(
     from smrx.client.admin_client import open_admin_client
     from smrx.follower.alarms import Alarms
     from smrx.follower.retry_policy import RetryPolicy
+    from smrx.history.history_store import HistoryStore
     from smrx.settlement.settlement_metrics import Metrics
     from smrx.settlement.settlement_run import gauges, make_settler, summarize
     from smrx.sinks import make_sinks
 
     if join and log_dir is not None:
         raise click.UsageError("--join and --from-log cannot be combined")
-    config = config_with_out(options.config(), out)
+    config = config_with_history(config_with_out(options.config(), out), history)
     compile_books()
+    if config.settlement.history is not None:
+        compile_history()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         metrics = Metrics(lambda: gauges(runner) if runner else {})
@@ -129,6 +140,8 @@ def run(
         policy = RetryPolicy(sink_timeout, stop, alarms)
         with errors_as_cli_errors():
             sinks = make_sinks(config)
+            if config.settlement.history_path is not None:
+                sinks.append(HistoryStore(config.settlement.history_path))
         settler = make_settler(config.cluster, config.settlement.directory, sinks, policy.wrap)
         stack.callback(settler.close)
         with errors_as_cli_errors():

@@ -65,6 +65,15 @@ def compile_books() -> None:
     warm_up()
 
 
+def compile_history() -> None:
+    """Compile the projection of order history if this machine has not done so yet, and report that on stderr."""
+    from smrx.history.order_kernels import compiled_before, warm_up
+
+    if not compiled_before():
+        click.echo("compiling the order history (once on this machine, some seconds)", err=True)
+    warm_up()
+
+
 def config_with_out(config: Config, out: str | None) -> Config:
     """Return the configuration; with --out, its only sink is a CSV file with the checkpoint beside it."""
     if out is None:
@@ -74,6 +83,14 @@ def config_with_out(config: Config, out: str | None) -> Config:
     directory = path.with_name(f"{path.stem}-settlement") if single else path / "settlement"
     sinks = (SinkConfig(kind="csv", path=str(path)),)
     settlement = msgspec.structs.replace(config.settlement, directory=str(directory), sinks=sinks)
+    return msgspec.structs.replace(config, settlement=settlement)
+
+
+def config_with_history(config: Config, history: str | None) -> Config:
+    """Return the configuration; with --history, order history is stored in that directory."""
+    if history is None:
+        return config
+    settlement = msgspec.structs.replace(config.settlement, history=str(Path(history).expanduser().absolute()))
     return msgspec.structs.replace(config, settlement=settlement)
 
 

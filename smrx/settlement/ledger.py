@@ -12,8 +12,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.follower.follow_errors import FollowError, Violation
+from smrx.follower.record_table import live
 from smrx.settlement.books import compiled_books
-from smrx.settlement.books.book_tables import ASSET_TEXT, CORE, TYPES, Tables, live
+from smrx.settlement.books.book_tables import ASSET_TEXT, CORE, TYPES, Tables
 from smrx.settlement.books.event_rows import ROW
 from smrx.settlement.books.posting_faults import Fault, sentence
 from smrx.settlement.display_names import unique_names

@@ -272,6 +272,14 @@ def extract(events: Rows, catalogue: Catalogue) -> Tables:
     return Tables(trades, _pick(moved, MOVEMENT_ROW, _MOVEMENT), definitions)
 
 
+def definitions_of(events: Rows) -> Rows:
+    """Return the definitions in a batch of events as rows (DEFINITION_ROW)."""
+    codes = events["kind"].tobytes().translate(_CODES)
+    if _DEFINITIONS not in codes:
+        return np.empty(0, DEFINITION_ROW)
+    return _definitions(events[np.frombuffer(codes, np.uint8) == _DEFINITIONS])
+
+
 def of_account(trades: Rows, account: int) -> Rows:
     """The trades in which an account was taker or maker."""
     own: Rows = trades[(trades["taker_account"] == account) | (trades["maker_account"] == account)]

@@ -629,6 +629,19 @@ def as_words(layout: "np.dtype[Any]") -> "np.dtype[Any]":
     return _layout(layout.itemsize, fields)
 
 
+def signed_words(layout: "np.dtype[Any]") -> "np.dtype[Any]":
+    """Return the layout with text as words and every word signed.
+
+    For the kernels of projections: Numba makes a float of int64 with uint64, and nothing there needs the 64th bit.
+    """
+    words = as_words(layout)
+    assert words.fields is not None
+    return _layout(
+        words.itemsize,
+        {name: (form.str.replace("u8", "i8"), offset) for name, (form, offset, *_) in words.fields.items()},
+    )
+
+
 _LETTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _SYMBOL_CHARACTERS: Final = _LETTERS | frozenset("0123456789-./_")
 

@@ -1,18 +1,11 @@
-"""Keep the books in arrays: open-addressing hash tables of records, each found by one integer key.
-
-The size of a table is a power of two, it is at most half full, and `key` 0 marks an empty place. Linear probing without
-tombstones: a removal moves later records up. The same functions serve every table; numba compiles them for each record
-type. compiled_books.py grows the tables.
-"""
+"""Lay out the tables of the books: records in hash tables (follower/record_table.py). compiled_books.py grows them."""
 
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.engine.kernels.jit import kernel
-from smrx.settlement.books.event_rows import signed_words
-from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE
+from smrx.wire.records import ASSET_SYMBOL_SIZE, INSTRUMENT_SYMBOL_SIZE, signed_words
 
 #: `per_lot` is what each open lot holds; `budget` what a market order by budget may still spend.
 ORDER: Final = np.dtype(
@@ -74,60 +67,3 @@ TYPES: Final = {
 #: The places in Tables.last; one array, because every array costs time in every call of a kernel.
 TRADE_PLACE: Final = 0
 LEADER_PLACE: Final = 1
-
-
-def live(table: NDArray[Any]) -> NDArray[Any]:
-    """Return the records of a table, in no particular order."""
-    found: NDArray[Any] = table[table["key"] != 0]
-    return found
-
-
-@kernel
-def home(table: Any, key: Any) -> Any:
-    """Return the place where the search for a key starts."""
-    word = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    return np.int64((word ^ (word >> np.uint64(29))) & np.uint64(len(table) - 1))
-
-
-@kernel
-def find(table: Any, key: Any) -> Any:
-    """Return the place of a key, or -1."""
-    mask = len(table) - 1
-    at = home(table, key)
-    while table[at].key != 0:
-        if table[at].key == key:
-            return at
-        at = (at + 1) & mask
-    return -1
-
-
-@kernel
-def place(table: Any, key: Any) -> Any:
-    """Return the empty place for a key that is not in the table; the caller writes the key there."""
-    mask = len(table) - 1
-    at = home(table, key)
-    while table[at].key != 0:
-        at = (at + 1) & mask
-    return at
-
-
-@kernel
-def remove(table: Any, at: Any) -> None:
-    """Empty a place, and move up the records that would no longer be found behind it."""
-    mask = len(table) - 1
-    empty = at
-    following = (empty + 1) & mask
-    while table[following].key != 0:
-        # A record whose search starts at or before the emptied place, cyclically, must move there.
-        if ((following - home(table, table[following].key)) & mask) >= ((following - empty) & mask):
-            table[empty] = table[following]
-            empty = following
-        following = (following + 1) & mask
-    table[empty].key = 0
-
-
-@kernel
-def copy_all(table: Any, records: Any) -> None:
-    """Add records, whose keys are not in the table yet."""
-    for i in range(len(records)):
-        table[place(table, records[i].key)] = records[i]

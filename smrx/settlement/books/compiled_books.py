@@ -6,19 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.engine.kernels.jit import entry_point, fingerprint
-from smrx.settlement.books.book_tables import (
-    ACCOUNT,
-    CORE,
-    TYPES,
-    Tables,
-    copy_all,
-    live,
-)
+from smrx.follower.record_table import FIRST_SIZE, copy_all, is_compiled, live
+from smrx.settlement.books.book_tables import ACCOUNT, CORE, TYPES, Tables
 from smrx.settlement.books.event_rows import ROW
 from smrx.settlement.books.posting import post_one
 
-#: The initial size of a table.
-_FIRST_SIZE: Final = 1 << 10
 #: New records one event can make in a table: a trade touches four balances of its parties and one of the venue.
 _NEW_PER_EVENT: Final = {"orders": 1, "balances": 5, "accounts": 1, "assets": 1, "instruments": 1}
 
@@ -54,6 +46,7 @@ _MODULES: Final = (
             "following", "posting_table", "posting", "compiled_books",
         )
     ),
+    "smrx.follower.record_table",
     "smrx.wire.codes",
     "smrx.wire.records",
     "smrx.engine.kernels.jit",
@@ -63,14 +56,7 @@ post_rows, copy_records = _compiled(fingerprint(*_MODULES))
 
 def compiled_before() -> bool:
     """Return whether the compiled books are in the cache; if not, compiling them takes some seconds."""
-    if post_rows.overloads:
-        return True
-    # Numba has no public interface for this. Its cache index contains the fingerprint of the source.
-    try:
-        index = post_rows._cache._cache_file._load_index()
-        return any(key[2] == post_rows._cache._index_key(key[0], post_rows.targetctx.codegen())[2] for key in index)
-    except (AttributeError, IndexError):
-        return False
+    return is_compiled(post_rows)
 
 
 def warm_up() -> None:
@@ -84,7 +70,7 @@ def warm_up() -> None:
 def empty() -> Tables:
     """Return empty books, in which only the venue's account exists."""
     tables = Tables(
-        **{name: np.zeros(_FIRST_SIZE, dtype) for name, dtype in TYPES.items()},
+        **{name: np.zeros(FIRST_SIZE, dtype) for name, dtype in TYPES.items()},
         core=np.zeros(1, CORE),
         last=np.zeros(2, ROW),
     )
@@ -107,6 +93,6 @@ def with_room(tables: Tables, events: int) -> Tables:
 
 def filled(records: NDArray[Any], places: int) -> NDArray[Any]:
     """Return a table of at least so many places with these records."""
-    table = np.zeros(1 << max(_FIRST_SIZE - 1, places - 1).bit_length(), records.dtype)
+    table = np.zeros(1 << max(FIRST_SIZE - 1, places - 1).bit_length(), records.dtype)
     copy_records(table, records)
     return table

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel, view_as
-from smrx.settlement.books.book_tables import find, place
+from smrx.follower.record_table import find, place
 from smrx.settlement.books.event_rows import ASSET_ADDED, INSTRUMENT_ADDED, RULES_SET
 from smrx.settlement.books.money import MAX_AMOUNT, MILLION, fee_of, set_numbers, signed
 from smrx.settlement.books.posting_faults import Fault

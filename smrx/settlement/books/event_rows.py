@@ -4,28 +4,10 @@ Numba makes a float of int64 with uint64, and nothing in the books needs the 64t
 and views it through the layout of its kind.
 """
 
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from smrx.wire.codes import EventKind
-from smrx.wire.records import EVENT_LAYOUTS, as_words
-
-
-def signed_words(layout: "np.dtype[Any]") -> "np.dtype[Any]":
-    """Return the layout with text as words and every word signed."""
-    words = as_words(layout)
-    fields: Any = words.fields
-    names = words.names or ()
-    return np.dtype(
-        {
-            "names": list(names),
-            "formats": [fields[name][0].str.replace("u8", "i8") for name in names],
-            "offsets": [fields[name][1] for name in names],
-            "itemsize": words.itemsize,
-        }
-    )
-
+from smrx.wire.records import EVENT_LAYOUTS, signed_words
 
 ROW: Final = signed_words(EVENT_LAYOUTS[EventKind.NEW])
 TRADE: Final = signed_words(EVENT_LAYOUTS[EventKind.TRADE])

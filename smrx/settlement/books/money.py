@@ -7,7 +7,7 @@ holds at least 0.
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel, view_as
-from smrx.settlement.books.book_tables import find, place
+from smrx.follower.record_table import find, place
 from smrx.settlement.books.event_rows import TRANSFER
 from smrx.settlement.books.posting_faults import Fault
 from smrx.wire.codes import EventKind, Side

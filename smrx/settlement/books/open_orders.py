@@ -7,7 +7,7 @@ pending stop buys hold nothing.
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel
-from smrx.settlement.books.book_tables import find, place, remove
+from smrx.follower.record_table import find, place, remove
 from smrx.settlement.books.following import expect_following
 from smrx.settlement.books.money import MAX_AMOUNT, fee_of, hold, set_numbers, signed
 from smrx.settlement.books.posting_faults import Fault

@@ -7,7 +7,8 @@ must be what the instrument's rules say.
 from typing import Any, Final
 
 from smrx.engine.kernels.jit import kernel, view_as
-from smrx.settlement.books.book_tables import TRADE_PLACE, find
+from smrx.follower.record_table import find
+from smrx.settlement.books.book_tables import TRADE_PLACE
 from smrx.settlement.books.event_rows import TRADE
 from smrx.settlement.books.money import fee_of, hold, move, set_numbers, signed
 from smrx.settlement.books.open_orders import close, known_order
