@@ -13,6 +13,7 @@ import pytest
 from smrx.consensus import disk_journal, messages, recovery, snapshot_files
 from smrx.engine import migrations, snapshot
 from smrx.follower import checkpoint_store
+from smrx.history import history_layout
 from smrx.node import replicated_state
 from smrx.settlement import ledger
 from smrx.sinks import csv_layout, lmdb_layout, parquet_layout, postgresql_schema
@@ -37,6 +38,7 @@ EXPECTED = {
     "books": ledger._FORMAT,
     "events since the books": record_schema.FILE_FORMAT,
     "settlement checkpoint": checkpoint_store._FORMAT,
+    "order history": history_layout.FORMAT,
     "CSV sink": csv_layout.FORMAT,
     "Parquet sink": parquet_layout.FORMAT,
     "LMDB sink": lmdb_layout.FORMAT,
