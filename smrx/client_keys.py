@@ -69,6 +69,6 @@ def of_client(config: Config, path: str | Path | None = None) -> ClientKeys | No
     nodes = {
         address: node.public_keys
         for node in config.nodes
-        for address in (node.orders_address, node.events_address, node.admin_address)
+        for address in (node.orders_address, node.orders_tcp_address, node.events_address, node.admin_address)
     }
     return ClientKeys(key_files.read(Path(path).expanduser(), hint=_HINT), nodes)

@@ -21,6 +21,9 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 NodeId = Annotated[int, msgspec.Meta(ge=1, le=255)]
 #: 32 bytes in Z85 (ZeroMQ RFC 32).
 PublicKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
+_TCP: Final = "tcp://"
+#: What begins the address of order entry over TCP. One with tcp:// is that of a ZeroMQ socket.
+ORDERS_SCHEME: Final = "smrx://"
 #: A host name; addresses are parsed.
 _HOST_NAME: Final = re.compile(r"[0-9A-Za-z_.\-]+")
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
@@ -44,6 +47,11 @@ def host_fault(host: str) -> str | None:
     return None
 
 
+def socket_address(address: str) -> str:
+    """Return the tcp:// address of the socket behind an address of order entry over TCP."""
+    return _TCP + address.removeprefix(ORDERS_SCHEME)
+
+
 def _bracketed(host: str) -> str:
     """Return a host as it stands in an address: an IPv6 address in brackets, anything else as it is."""
     return f"[{host}]" if ":" in host else host
@@ -56,13 +64,15 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The addresses and keys of one node. `port` is for Raft; the other ports follow it unless they are set."""
 
     id: NodeId
     port: Port
     host: str = "127.0.0.1"
     orders_port: Port | None = None
+    #: Order entry over plain TCP, or TLS with keys; `orders_port` is ZeroMQ's.
+    orders_tcp_port: Port | None = None
     events_port: Port | None = None
     admin_port: Port | None = None
     metrics_port: Port | None = None
@@ -82,7 +92,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return self.host[1:-1] if self.host.startswith("[") else self.host
 
     def _address(self, port: int | None, offset: int) -> str:
-        return f"tcp://{_bracketed(self.bare_host)}:{self.port + offset if port is None else port}"
+        return f"{_TCP}{_bracketed(self.bare_host)}:{self.port + offset if port is None else port}"
 
     @property
     def raft_address(self) -> str:
@@ -91,6 +101,11 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def orders_address(self) -> str:
         return self._address(self.orders_port, 1)
+
+    @property
+    def orders_tcp_address(self) -> str:
+        """The address of order entry over TCP, as clients give it: with a scheme that tells it from ZeroMQ's."""
+        return ORDERS_SCHEME + self._address(self.orders_tcp_port, 3).removeprefix(_TCP)
 
     @property
     def events_address(self) -> str:
@@ -425,6 +440,7 @@ def _check(config: Config, source: str) -> None:
         for address in (
             node.raft_address,
             node.orders_address,
+            socket_address(node.orders_tcp_address),
             node.events_address,
             node.admin_address,
             node.metrics_address,

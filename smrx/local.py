@@ -32,7 +32,7 @@ T = TypeVar("T")
 SMRX: Final = (sys.executable, "-m", "smrx")
 
 _HOST: Final = "127.0.0.1"
-_PORTS_A_NODE: Final = 5
+_PORTS_A_NODE: Final = 6
 _PORTS_SHARE: Final = "SMRX_PORTS_SHARE"
 #: A healthy node answers within milliseconds; a stopped one must not delay the others.
 _STATUS_SECONDS: Final = 0.5
@@ -230,12 +230,13 @@ def free_ports(wanted: int) -> list[int]:
 
 
 def _node(node_id: int, host: str, ports: Sequence[int]) -> NodeConfig:
-    raft, orders, events, admin, metrics = ports
+    raft, orders, orders_tcp, events, admin, metrics = ports
     return NodeConfig(
         id=node_id,
         host=host,
         port=raft,
         orders_port=orders,
+        orders_tcp_port=orders_tcp,
         events_port=events,
         admin_port=admin,
         metrics_port=metrics,

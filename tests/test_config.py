@@ -87,7 +87,7 @@ def test_load_of_dump_is_equal(bases: list[int], name: str, heartbeat: int, ring
         ("[[nodes]]\nid = 0\nport = 7110\n", r"nodes\[0\]\.id: expected int >= 1"),
         ("[[nodes]]\nid = 1\nport = 70000\n", r"nodes\[0\]\.port: expected int <= 65535"),
         ("[[nodes]]\nid = 1\nport = '7110'\n", r"nodes\[0\]\.port: expected int, got str"),
-        ("[[nodes]]\nid = 1\nport = 65534\n", r"node 1: port 65536 is above 65535"),
+        ("[[nodes]]\nid = 1\nport = 65534\n", r"node 1: port 65537 is above 65535"),
         (NODE + NODE, r"ids must be unique, found \[1, 1\]"),
         (
             NODE + "[[nodes]]\nid = 2\nport = 7112\n",

@@ -39,7 +39,7 @@ LAYERS = {
     "compiling": 3,
     "compile_cache": 0,
     "engine": 2,
-    "links": 2,
+    "links": 3,
     "client_keys": 2,
     "key_files": 1,
     "wire": 1,

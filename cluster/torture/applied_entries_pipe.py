@@ -10,8 +10,11 @@ import sys
 from enum import IntEnum
 from typing import Any
 
+import msgspec
+
 from cluster.torture.record_pipe import RecordWriter
 from smrx import cli
+from smrx.config import NodeConfig
 from smrx.node import reactor
 from smrx.node.reactor import Node
 from smrx.node.replicated_state import ReplicatedState
@@ -64,8 +67,11 @@ def install_pipe(arguments: list[str]) -> list[str]:
                 if term is not None:
                     writer.write(NodeRecordKind.LEADS, term)
 
-        def _order_address(self, node_id: int) -> str | None:
-            return address if node_id == self.me.id else super()._order_address(node_id)
+        def _node_of(self, node_id: int) -> NodeConfig | None:
+            node = super()._node_of(node_id)
+            if node is None or node_id != self.me.id:
+                return node
+            return msgspec.structs.replace(node, orders_port=int(address.rpartition(":")[2]))
 
     names: Any = reactor
     names.ReplicatedState, names.Node = RecordedState, RecordedNode

@@ -21,7 +21,7 @@ from smrx.bench.cluster_bench import common_hash
 from smrx.bench.leader_profile import LeaderProfile
 from smrx.bench.load_flow import Load
 from smrx.bench.load_generator import BIN_NS, Measured, Shape, measure
-from smrx.bench.load_protocols import Soup, Zmtp
+from smrx.bench.load_protocols import Protocol, Soup, Tcp, Zmtp
 from smrx.client import Client
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Config, GatewayConfig, Limits, Timing, dump
@@ -29,10 +29,11 @@ from smrx.local import SMRX, LocalCluster, LocalClusterError, free_ports
 from smrx.wire.admin import Snapshot
 from smrx.wire.codes import OutcomeStatus
 
-ProtocolName = Literal["zmq", "native", "sdk", "sdk-blocking"]
+ProtocolName = Literal["tcp", "zmq", "native", "sdk", "sdk-blocking"]
 Fault = Literal["leader", "follower", "snapshot"]
 Durability = Literal["memory", "disk"]
 
+_PROTOCOLS: Final[dict[str, Callable[[], Protocol]]] = {"tcp": Tcp, "zmq": Zmtp, "native": Soup}
 #: How long the stopped follower is stopped, as a share of the measured time.
 _STOPPED_SHARE: Final = 0.25
 _LEADER_S: Final = 20.0
@@ -48,7 +49,7 @@ def run(
     shape: Shape,
     *,
     connections: int = 1,
-    protocol: ProtocolName = "zmq",
+    protocol: ProtocolName = "tcp",
     nodes: int = 3,
     durability: Durability = "memory",
     rates: Sequence[float] = (),
@@ -193,7 +194,7 @@ def _run_one(
     budget: bool,
 ) -> dict[str, Any]:
     phase = "load" if shape.rate is None else f"{shape.rate:,.0f}/s"
-    watch = _Watch(cluster, shape, fault, progress, phase, gateway, profile, budget=budget)
+    watch = _Watch(cluster, shape, protocol, fault, progress, phase, gateway, profile, budget=budget)
     connections = len(load.accounts)
     if protocol in ("sdk", "sdk-blocking"):
         measured = load_sdk.measure(
@@ -204,7 +205,7 @@ def _run_one(
             load,
             shape,
             watch.find_leader if gateway is None else lambda: gateway.address,
-            Zmtp() if gateway is None else Soup(),
+            _PROTOCOLS[protocol](),
             first_session=1 + number * connections,
             on_slice=watch.on_slice,
         )
@@ -261,6 +262,7 @@ class _Watch:
         self,
         cluster: LocalCluster,
         shape: Shape,
+        protocol: ProtocolName,
         fault: Fault | None,
         progress: Progress | None,
         phase: str,
@@ -270,6 +272,7 @@ class _Watch:
         budget: bool,
     ) -> None:
         self._cluster = cluster
+        self._protocol = protocol
         #: Nanoseconds of each stage, by node, at each sample; None if they are not wanted.
         self._stages: list[dict[int, dict[str, int]]] | None = [] if budget else None
         self._gateway = gateway
@@ -302,7 +305,8 @@ class _Watch:
             leader = self._cluster.wait_leader(_LEADER_S)
         except LocalClusterError as error:
             raise BenchError(str(error)) from None
-        return self._cluster.config.node(leader).orders_address
+        node = self._cluster.config.node(leader)
+        return node.orders_address if self._protocol == "zmq" else node.orders_tcp_address
 
     def cpu_seconds(self) -> dict[str, float]:
         """Return the processor time that each node used in the measured time, by id."""

@@ -4,7 +4,6 @@ Owns the sockets and their epoll; load_kernel.py moves the bytes after that. A p
 Blocking, with deadlines. Called by load_generator.py.
 """
 
-import platform
 import resource
 import select
 import socket
@@ -129,11 +128,6 @@ class Links:
         """Close all sockets."""
         self._disconnect()
         self._poll.close()
-
-
-def event_layout() -> tuple[int, int]:
-    """Return the size of a struct epoll_event and the place of its data: it is packed on x86-64 only."""
-    return (12, 4) if platform.machine() == "x86_64" else (16, 8)
 
 
 def _connected(address: str) -> socket.socket:

@@ -22,6 +22,7 @@ from smrx.bench.load_connections import Links
 from smrx.bench.load_flow import Load
 from smrx.bench.load_kernel import Counts, Plan
 from smrx.bench.load_protocols import Protocol
+from smrx.links.bulk_links import event_layout
 
 _SECOND_NS: Final = 1_000_000_000
 _SLICE_NS: Final = 50_000_000
@@ -119,7 +120,7 @@ class _Run:
 
     def _planned(self, start_ns: int, warm_up_s: float, seconds: float) -> Plan:
         shape = self._shape
-        event_bytes, event_data = load_connections.event_layout()
+        event_bytes, event_data = event_layout()
         measure_ns = start_ns + int(warm_up_s * _SECOND_NS)
         return Plan(
             protocol=self._protocol.number,

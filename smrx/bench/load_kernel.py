@@ -2,9 +2,9 @@
 
 One call of drive() serves all connections for a slice of time with one epoll; Python gets control back between slices.
 Calls the C library for sockets and clocks. Frames are built and checked in place: no object an order, no allocation.
-Owns the frames on the wire of each protocol: ZeroMQ's ZMTP around the frames of smrx/wire/frames.py, and the packets of
-smrx/wire/soup_packets.py, with one command a frame. Opening connections is in load_connections.py. Called by
-load_generator.py only.
+Owns the frames on the wire of each protocol: the frames of smrx/wire/frames.py behind their lengths or in ZeroMQ's
+ZMTP, and the packets of smrx/wire/soup_packets.py, with one command a frame. Opening connections is in
+load_connections.py. Called by load_generator.py only.
 
 Every answer is checked: it is OUTCOMES, for the next unanswered frame of its connection, and names the session and the
 requests of that frame. The first fault ends the call.
@@ -47,6 +47,7 @@ _RETRY_NS: Final = 100_000
 # The protocols.
 ZMTP: Final = 0
 SOUP: Final = 1
+TCP: Final = 2
 
 #: What is before a frame of ZMTP 3.1: flags and size in one byte, or flags and size in eight bytes.
 _LONG: Final = 2
@@ -55,6 +56,8 @@ _SHORT_HEAD: Final = 2
 _LONG_HEAD: Final = 9
 MAX_HEAD: Final = _LONG_HEAD
 _MAX_SHORT: Final = 255
+#: What is before a frame on a plain connection: its length.
+_LENGTH_HEAD: Final = 4
 #: What is before a command and an outcome of SoupBinTCP: the length of the rest, and the type.
 _SOUP_HEAD: Final = soup_packets.HEADER_SIZE
 _SOUP_LENGTH: Final = COMMAND_SIZE + 1
@@ -189,6 +192,10 @@ def _build(links: Any, flow: Any, plan: Any, frame: Any, c: Any, due_ns: Any) ->
     if plan.protocol == SOUP:
         outbox[at], outbox[at + 1], outbox[at + 2] = 0, _SOUP_LENGTH, _UNSEQUENCED
         at += _SOUP_HEAD
+    elif plan.protocol == TCP:
+        for place in range(_LENGTH_HEAD):
+            outbox[at + place] = (size >> (8 * place)) & 0xFF
+        at += _LENGTH_HEAD
     elif size <= _MAX_SHORT:
         outbox[at], outbox[at + 1] = 0, size
         at += _SHORT_HEAD
@@ -197,7 +204,7 @@ def _build(links: Any, flow: Any, plan: Any, frame: Any, c: Any, due_ns: Any) ->
         for place in range(8):
             outbox[at + 1 + place] = (size >> (56 - 8 * place)) & 0xFF
         at += _LONG_HEAD
-    if plan.protocol == ZMTP:
+    if plan.protocol != SOUP:
         frame[0], frame[1] = _COMMANDS_WORD, np.uint64(count)
         frame[2], frame[3] = np.uint64(number), np.uint64(0)
     first = number * count
@@ -267,6 +274,13 @@ def _head_of(inbox: Any, protocol: Any, at: Any, end: Any) -> Any:
         if kind == _SEQUENCED and size == OUTCOME_SIZE:
             return _SOUP_HEAD, size, _ANSWER
         return _SOUP_HEAD, size, _SKIPPED if kind in (_HEARTBEAT, _DEBUG) else _OTHER
+    if protocol == TCP:
+        if end - at < _LENGTH_HEAD:
+            return 0, 0, 0
+        size = np.int64(0)
+        for place in range(_LENGTH_HEAD):
+            size |= np.int64(inbox[at + place]) << (8 * place)
+        return (_LENGTH_HEAD, size, _ANSWER) if end - at - _LENGTH_HEAD >= size else (0, 0, 0)
     if end - at < _SHORT_HEAD:
         return 0, 0, 0
     flags = inbox[at]
@@ -288,7 +302,7 @@ def _check(links: Any, counts: Any, plan: Any, frame: Any, size: Any, c: Any) ->
     count = plan.frame_commands
     number = links.answered[c]
     words = 0
-    if plan.protocol == ZMTP:
+    if plan.protocol != SOUP:
         if size < HEADER_SIZE or frame[0] != _OUTCOMES_WORD:
             return REFUSED
         if np.uint64(number) < frame[2] < np.uint64(links.next_frame[c]):

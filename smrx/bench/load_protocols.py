@@ -1,8 +1,9 @@
 """The protocols that the load generator speaks on plain sockets: how a connection begins, and what a refusal says.
 
-ZMTP 3.1 (RFC 23 and 37 of ZeroMQ) as a DEALER without security, for the order entry of a node: a client library with
-threads of its own would cost more than what is measured. The native protocol of a gateway (soup_packets.py). Sockets
-block, with a timeout. The bytes after the beginning are load_kernel.py's. Called by load_connections.py.
+The order entry of a node: frames behind their lengths over TCP; and ZMTP 3.1 (RFC 23 and 37 of ZeroMQ) as a DEALER
+without security: a client library with threads of its own would cost more than what is measured. The native protocol
+of a gateway (soup_packets.py). Sockets block, with a timeout. The bytes after the beginning are load_kernel.py's.
+Called by load_connections.py.
 """
 
 import socket
@@ -13,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.bench.bench_error import BenchError
-from smrx.bench.load_kernel import SOUP, ZMTP
+from smrx.bench.load_kernel import SOUP, TCP, ZMTP
+from smrx.links import greeting
+from smrx.links.greeting import ClientGreeting, GreetingError, Terms
 from smrx.wire import frames, soup_packets
 from smrx.wire.command_list import CommandList
 from smrx.wire.frames import FrameKind
@@ -54,24 +57,14 @@ class Protocol(Interface):
         """Return whether a message says that the node does not lead any more."""
 
 
-class Zmtp:
-    """Frames of order entry in ZeroMQ messages."""
-
-    number = ZMTP
-
-    def greet(self, link: socket.socket) -> None:
-        link.sendall(_GREETING)
-        _send_message(link, _READY, _COMMAND)
-
-    def wait_ready(self, link: socket.socket) -> None:
-        _exactly(link, len(_GREETING))
-        _message(link, _COMMAND)
+class _Frames:
+    """Frames of order entry, however they are carried."""
 
     def send(self, link: socket.socket, commands: Records) -> None:
-        _send_message(link, frames.encode_commands(CommandList(commands)), 0)
+        self._send_message(link, frames.encode_commands(CommandList(commands)))
 
     def outcomes(self, link: socket.socket, count: int) -> Records:
-        message = _message(link, 0)
+        message = self._message(link)
         frame = frames.decode(message)
         if frame.kind is not FrameKind.OUTCOMES or frame.count != count:
             raise BenchError(f"the cluster refused a session: {self.fault_text(message)}")
@@ -91,6 +84,60 @@ class Zmtp:
             return frames.decode(message).kind is FrameKind.NOT_LEADER
         except frames.FrameError:
             return False
+
+    def _send_message(self, link: socket.socket, message: bytes) -> None:
+        raise NotImplementedError
+
+    def _message(self, link: socket.socket) -> bytes:
+        raise NotImplementedError
+
+
+class Tcp(_Frames):
+    """Frames of order entry behind their lengths."""
+
+    number = TCP
+
+    def greet(self, link: socket.socket) -> None:
+        self._send_message(link, _client_greeting().first())
+
+    def wait_ready(self, link: socket.socket) -> None:
+        hello = _client_greeting()
+        hello.first()
+        try:
+            hello.receive(self._message(link))
+        except GreetingError as error:
+            raise BenchError(f"a node refused a connection: {error}") from None
+
+    def _send_message(self, link: socket.socket, message: bytes) -> None:
+        link.sendall(len(message).to_bytes(4, "little") + message)
+
+    def _message(self, link: socket.socket) -> bytes:
+        return _exactly(link, int.from_bytes(_exactly(link, 4), "little"))
+
+
+def _client_greeting() -> ClientGreeting:
+    """Return the greeting of a client without a key; it has no state."""
+    return ClientGreeting(Terms(greeting.ORDERS, greeting.ANY_CLUSTER), None, None, lambda _: True)
+
+
+class Zmtp(_Frames):
+    """Frames of order entry in ZeroMQ messages."""
+
+    number = ZMTP
+
+    def greet(self, link: socket.socket) -> None:
+        link.sendall(_GREETING)
+        _send_zmtp(link, _READY, _COMMAND)
+
+    def wait_ready(self, link: socket.socket) -> None:
+        _exactly(link, len(_GREETING))
+        _zmtp_message(link, _COMMAND)
+
+    def _send_message(self, link: socket.socket, message: bytes) -> None:
+        _send_zmtp(link, message, 0)
+
+    def _message(self, link: socket.socket) -> bytes:
+        return _zmtp_message(link, 0)
 
 
 class Soup:
@@ -138,12 +185,12 @@ def _packet(link: socket.socket) -> tuple[int, bytes]:
     return kind, _exactly(link, length - 1)
 
 
-def _send_message(link: socket.socket, body: bytes, flags: int) -> None:
+def _send_zmtp(link: socket.socket, body: bytes, flags: int) -> None:
     size = bytes((flags, len(body))) if len(body) < 256 else bytes((flags | _LONG,)) + len(body).to_bytes(8, "big")
     link.sendall(size + body)
 
 
-def _message(link: socket.socket, wanted: int) -> bytes:
+def _zmtp_message(link: socket.socket, wanted: int) -> bytes:
     """Return the next message, or with _COMMAND the next command of ZMTP."""
     while True:
         flags, size = _exactly(link, 2)

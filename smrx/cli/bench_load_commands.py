@@ -19,10 +19,11 @@ _LONG: Final = ("series", "distribution_us", "curve")
 @durability_option
 @click.option(
     "--protocol",
-    type=click.Choice(["zmq", "native", "sdk", "sdk-blocking"]),
-    default="zmq",
+    type=click.Choice(["tcp", "zmq", "native", "sdk", "sdk-blocking"]),
+    default="tcp",
     show_default=True,
-    help="zmq: order entry of the leader. native: through a gateway. sdk: smrx.AsyncClient. sdk-blocking: smrx.Client.",
+    help="tcp, zmq: order entry of the leader. native: through a gateway. sdk: smrx.AsyncClient. sdk-blocking: "
+    "smrx.Client.",
 )
 @click.option(
     "--connections", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Connections, or clients."
@@ -96,7 +97,7 @@ _LONG: Final = ("series", "distribution_us", "curve")
 def load(
     nodes: int,
     durability: Literal["memory", "disk"],
-    protocol: Literal["zmq", "native", "sdk", "sdk-blocking"],
+    protocol: Literal["tcp", "zmq", "native", "sdk", "sdk-blocking"],
     connections: int,
     in_flight: int,
     frame_commands: int,

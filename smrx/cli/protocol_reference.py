@@ -14,6 +14,7 @@ import click
 from smrx.cli.protocol_examples import EXAMPLES, Layout, example, frame_examples
 from smrx.client.reasons import REASON_TEXTS
 from smrx.feed import retransmission, subscription
+from smrx.links import greeting
 from smrx.wire import batches, codes, frames, records
 from smrx.wire.codes import CommandKind, EventKind, Reason
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
@@ -209,18 +210,41 @@ are no floating-point numbers: prices are in ticks, quantities in lots, money in
 
 ## Sockets
 
-Every node has these ZeroMQ sockets (ZMTP 3.1, NULL security); `smrx cluster status --json` and the configuration name
-their addresses. A message is one part, one frame.
+Every node has these sockets; the configuration names their addresses. In ZeroMQ (ZMTP 3.1, NULL security without keys)
+a message is one part, one frame.
 
 | socket | client's type | what it carries |
 |---|---|---|
-| orders | DEALER | COMMANDS, PING; answers |
+| orders over TCP | TCP connection | a greeting; COMMANDS, PING; answers |
+| orders | DEALER | the same without the greeting |
 | events | DEALER | SUBSCRIBE(_OWN), CREDIT, RETRANSMIT, ATTEST; EVENTS, UPDATES, HEARTBEAT, UNAVAILABLE, ATTESTATION |
+
+## Order entry over TCP
+
+The default port is the node's `port` + 3; the address of a node is written smrx://HOST:PORT. Every message in either
+direction stands behind its length, a u32 that does not count itself, in little-endian order as all numbers. The first
+message of each side is a greeting of {hello_bytes} bytes; the client begins, and frames follow.
+
+| offset | type | field | meaning |
+|---|---|---|---|
+| 0 | 8 bytes | magic | `smrx-hlo` from the client, `smrx-wlc` from the node |
+| 8 | u16 | version | {greeting_version} |
+| 10 | u8 | purpose | {orders_purpose}: order entry |
+| 11 | u8 | keys | 1 on a cluster with keys, else 0 |
+| 12 | u64 | cluster | xxh3 (64 bits) of the cluster's name; a client without keys may send 0 for any |
+| 20 | 32 bytes | ephemeral key | X25519 public key made for this connection; 0 without keys |
+| 52 | 32 bytes | public key | X25519 public key of this side; 0 without keys |
+
+With keys TLS 1.3 comes before all of that. The node's greeting is then followed by its proof, in the same message, and
+the client sends its own proof as its second message: docs/security.md says how they are computed. A node closes the
+connection after any other greeting, after 3 s without one, and after a length above {max_frame_bytes}. It does not read
+from a connection with more than 256 KiB of unread answers, and closes one that reads nothing for 10 s.
 
 ## A client in seven steps
 
-1. Connect a DEALER to the orders socket of any node and send PING. The PONG names the leader and its order address.
-   Connect to that address. `leader_id` is null during an election: ask again after a moment.
+1. Connect to the order entry of any node and send PING. The PONG names the leader and its addresses,
+   `order_tcp_address` and `order_address` (ZeroMQ). Connect to the one of your transport. `leader_id` is null during
+   an election: ask again after a moment.
 2. Choose a `session_id` that is not 0: its upper 32 bits are the number of the connection's credential, which PONG
    says (0 on a node without keys); the lower ones are random. Send OPEN_SESSION with request_id 0. An outcome with
    status ACCEPTED or DUPLICATE opens it; DUPLICATE carries the session's last request id in `order_id`.
@@ -284,6 +308,10 @@ def protocol() -> str:
         _HEAD.format(
             version=frames.VERSION,
             max_commands=frames.MAX_COMMANDS,
+            max_frame_bytes=frames.MAX_FRAME_BYTES,
+            hello_bytes=greeting.HELLO_BYTES,
+            greeting_version=greeting.VERSION,
+            orders_purpose=greeting.ORDERS,
             header=frames.HEADER_SIZE,
             max_credit=subscription.MAX_CREDIT,
             keep_alive=subscription.KEEP_ALIVE_S,

@@ -12,7 +12,7 @@ import ssl
 from typing import Any, Final, Protocol
 
 from smrx.links.framing import KEPT_BYTES, NATIVE, FrameTooLarge, Framing, ReceiveBuffer, SendQueue
-from smrx.links.poller import READ, WRITE, Poller
+from smrx.links.poller import READ, WRITE, Watcher
 
 #: Frames handed out at once unless the owner says otherwise; the rest stays in the buffer.
 FRAMES_AT_A_TIME: Final = 256
@@ -44,7 +44,7 @@ class Connection:
     def __init__(
         self,
         stream: socket.socket,
-        poller: Poller,
+        poller: Watcher,
         owner: Owner,
         *,
         max_frame_bytes: int,
@@ -131,6 +131,12 @@ class Connection:
     def start(self) -> None:
         """Open an accepted connection without TLS, once its owner knows it."""
         self._establish()
+
+    def move_to(self, watcher: Watcher) -> None:
+        """Be watched by another from now on."""
+        self._poller.remove(self._socket.fileno())
+        self._poller = watcher
+        watcher.add(self._socket.fileno(), self._advance, self._waits_for)
 
     def receive(self) -> bool:
         """Read what the kernel has, a buffer of it or one large frame; return whether there was anything.

@@ -25,6 +25,7 @@ PEER: Final = 1
 ORDERS: Final = 2
 #: The port of a gateway.
 GATEWAY: Final = 3
+ANY_CLUSTER: Final = 0
 
 #: What a hello and a welcome begin with. They differ, so that no message can be sent back as the answer to itself.
 _HELLO_MAGIC: Final = b"smrx-hlo"
@@ -32,6 +33,7 @@ _WELCOME_MAGIC: Final = b"smrx-wlc"
 #: Magic, version, purpose, whether there are keys, cluster, ephemeral public key, public key.
 _HELLO: Final = struct.Struct("<8sHBBQ32s32s")
 _PROOF_BYTES: Final = hashlib.sha256().digest_size
+HELLO_BYTES: Final = _HELLO.size
 #: The largest message of a greeting, and how many the dialing side sends.
 MAX_BYTES: Final = _HELLO.size + _PROOF_BYTES
 _NO_KEY: Final = bytes(32)
@@ -48,7 +50,7 @@ class Terms(NamedTuple):
     """What both ends have to agree on."""
 
     purpose: int
-    #: The number of the cluster.
+    #: The number of the cluster. A client of order entry without a cluster file has ANY_CLUSTER.
     cluster: int
 
 
@@ -98,7 +100,8 @@ class _Greeting:
             raise GreetingError("another version of the greeting")
         if purpose != self._terms.purpose:
             raise GreetingError("a greeting for another port")
-        if cluster != self._terms.cluster:
+        is_any = purpose == ORDERS and ANY_CLUSTER in (cluster, self._terms.cluster)
+        if cluster != self._terms.cluster and not is_any:
             raise GreetingError("a greeting from another cluster")
         if has_key != (self._own is not None):
             raise GreetingError("a greeting without a key" if self._own is not None else "a greeting with a key")

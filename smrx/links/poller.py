@@ -9,7 +9,7 @@ process.
 import select
 import time
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import zmq
 
@@ -22,6 +22,19 @@ _EVENTS: Final = 256
 
 #: Called with the events of a socket: READ, WRITE, or others for an error.
 Ready = Callable[[int], None]
+
+
+class Watcher(Protocol):
+    """What a connection asks of the watcher of its descriptor: a Poller, or BulkLinks."""
+
+    def add(self, descriptor: int, ready: Ready, events: int = READ) -> None:
+        """Call `ready` whenever a descriptor has one of these events."""
+
+    def change(self, descriptor: int, events: int) -> None:
+        """Wait for other events of a descriptor."""
+
+    def remove(self, descriptor: int) -> None:
+        """Forget a descriptor; call before it is closed."""
 
 
 class ZmqSocket:
@@ -78,6 +91,11 @@ class Poller:
         del self._ready[descriptor]
         self._zmq.pop(descriptor, None)
         self._descriptors.unregister(descriptor)
+
+    @property
+    def descriptor(self) -> int:
+        """A descriptor that is readable when run() would call a `ready`; only with an epoll, and not for ZeroMQ."""
+        return int(self._descriptors.fileno())
 
     def add_zmq(self, watched: "zmq.Socket[Any]", ready: Ready) -> ZmqSocket:
         """Call `ready` whenever a message can be read from a ZeroMQ socket.

@@ -57,7 +57,7 @@ class Admission:
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         enable_tcp_keepalive(socket)
         if self._keys is not None and self._zap is not None:
-            self._zap.serve(socket, DOMAIN, self._keys.own, self._user)
+            self._zap.serve(socket, DOMAIN, self._keys.own, self.user_of)
 
     def principal(self, route: bytes, received: zmq.Frame) -> Principal | None:
         """Return who sent a frame, None if it may not be served; both are parts of recv_multipart(copy=False).
@@ -76,7 +76,7 @@ class Admission:
             self._known[sender] = self._find(sender)
         return self._known[sender]
 
-    def _user(self, key: str, address: str) -> str | None:
+    def user_of(self, key: str, address: str) -> str | None:
         """Return the user id of a connection under a key, None if the key may not connect from the address."""
         if self._is_named(key):
             return _KEY + key

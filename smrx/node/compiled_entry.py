@@ -1,7 +1,7 @@
 """The compiled entry points of order entry, which Python calls.
 
-They have the functions of entry_kernels.py and socket_kernels.py, where each is described. Compiled once on a machine,
-see compiling.py.
+They have the functions of entry_kernels.py, socket_kernels.py and link_frames.py, where each is described. Compiled
+once on a machine, see compiling.py.
 """
 
 from typing import Any, Final
@@ -9,15 +9,17 @@ from typing import Any, Final
 import numpy as np
 
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
-from smrx.node import entry_kernels, socket_kernels
+from smrx.links import bulk_kernels
+from smrx.node import entry_kernels, link_frames, socket_kernels
 from smrx.node.frame_block import ROW_WORDS
 
 #: Every module whose source is compiled into the entry points.
 _MODULES: Final = (
     *(
         f"{__package__}.{name}"
-        for name in ("c_calls", "entry_kernels", "frame_block", "socket_kernels", "compiled_entry")
+        for name in ("c_calls", "entry_kernels", "frame_block", "link_frames", "socket_kernels", "compiled_entry")
     ),
+    "smrx.links.bulk_kernels",
     "smrx.engine.kernels.jit",
     "smrx.wire.codes",
     "smrx.wire.frames",
@@ -65,13 +67,23 @@ def _compiled(source: int) -> tuple[Any, ...]:
         if version != 0:
             socket_kernels.send_messages(numbers, data, rows, names, ends, states)
 
-    every = (admit_frames, release_frames, write_answers, find_row, receive_messages, send_messages)
+    def cut_frames(numbers: Array, arena: Array, spans: Array, data: Array, rows: Array, max_bytes: int) -> Any:
+        return link_frames.cut_frames(numbers, arena, spans, data, rows, max_bytes) if version != 0 else 0
+
+    def pack_answers(data: Array, rows: Array, packed: Array, ends: Array) -> None:
+        if version != 0:
+            link_frames.pack_answers(data, rows, packed, ends)
+
+    every = (
+        admit_frames, release_frames, write_answers, find_row, cut_frames, pack_answers, receive_messages,
+        send_messages,
+    )  # fmt: skip
     return tuple(map(entry_point, every))
 
 
-admit_frames, release_frames, write_answers, find_row, receive_messages, send_messages = _compiled(
-    fingerprint(*_MODULES)
-)
+(
+    admit_frames, release_frames, write_answers, find_row, cut_frames, pack_answers, receive_messages, send_messages,
+) = _compiled(fingerprint(*_MODULES))  # fmt: skip
 
 
 def compiled_before() -> bool:
@@ -99,8 +111,12 @@ def warm_up() -> None:
     release_frames(rows, words, known, table, counts, table, counts)
     write_answers(words, rows, 0, words, rows)
     find_row(table, counts, 1)
+    bytes_ = np.zeros(0, np.uint8)
+    cut_frames(np.zeros(link_frames.NUMBERS, np.int64), bytes_, np.zeros((0, 4), np.int64), bytes_, rows, 0)
+    pack_answers(bytes_, rows, bytes_, words[:0])
     if INTERPRETED:
         return
+    bulk_kernels.warm_up()
     socket, data = np.zeros(socket_kernels.SOCKET_NUMBERS, np.int64), np.zeros(8, np.uint8)
     receive_messages(socket, data, 8, rows, data, np.zeros((0, socket_kernels.SENDER_WORDS), np.int64), words)
     send_messages(socket, data, rows, data, words, data)

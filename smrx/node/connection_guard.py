@@ -5,7 +5,7 @@ opened. So the guard counts the connections of each port by ZeroMQ's events, and
 the port's share of the descriptors of the process. The links of members and the admin port have shares of their own,
 and a share is kept for files. A connection without a completed handshake ends after HANDSHAKE_MS (zap.py).
 
-The Raft port is no ZeroMQ socket; its listener counts and bounds its own connections.
+The Raft port and order entry over TCP are no ZeroMQ sockets; their listeners count and bound their own connections.
 
 Owns the monitor sockets, which are not polled: a node's loop turns at least once in each heartbeat interval, and the
 descriptors that no port gets suffice for what connects in between. Never reads or closes a descriptor. Run by the
@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 #: How the descriptors are divided among the ports. What is left is for files, for sockets of the process itself, and
 #: for connections that are accepted between two turns and not counted yet.
-SHARES: Final[Mapping[str, float]] = {"raft": 0.05, "orders": 0.4, "events": 0.1, "admin": 0.1}
+SHARES: Final[Mapping[str, float]] = {
+    "raft": 0.05, "orders_tcp": 0.35, "orders": 0.2, "events": 0.1, "admin": 0.1,
+}  # fmt: skip
 #: No port needs more connections than this, however many descriptors there are.
 _MOST: Final = 1 << 16
 #: The time between two readings, and the events read from one monitor each time.
@@ -64,13 +66,16 @@ class ConnectionGuard:
     """Counts the connections of each port and cuts off those above its bound."""
 
     def __init__(
-        self, listening: "Mapping[str, zmq.Socket[bytes]]", descriptors: int, raft: Listener | None = None
+        self,
+        listening: "Mapping[str, zmq.Socket[bytes]]",
+        descriptors: int,
+        listeners: Mapping[str, Listener] | None = None,
     ) -> None:
-        """Watch bound sockets by the name of their port, a key of SHARES; report also the Raft port's connections.
+        """Watch bound sockets by the name of their port, a key of SHARES; report also the connections of `listeners`.
 
         `descriptors`: the limit of the process.
         """
-        self._raft = raft
+        self._listeners = listeners or {}
         self._ports = [
             _Port(name, listened, most_connections(name, descriptors)) for name, listened in listening.items()
         ]
@@ -79,14 +84,14 @@ class ConnectionGuard:
     @property
     def open(self) -> dict[str, int]:
         """The open connections of each port."""
-        raft = {} if self._raft is None else {"raft": len(self._raft.connections)}
-        return raft | {port.name: len(port.open) for port in self._ports}
+        counted = {name: len(listener.connections) for name, listener in self._listeners.items()}
+        return counted | {port.name: len(port.open) for port in self._ports}
 
     @property
     def refused(self) -> dict[str, int]:
         """How many connections of each port were cut off because of its bounds."""
-        raft = {} if self._raft is None else {"raft": self._raft.refused.total()}
-        return raft | {port.name: port.refused for port in self._ports}
+        counted = {name: listener.refused.total() for name, listener in self._listeners.items()}
+        return counted | {port.name: port.refused for port in self._ports}
 
     def run(self, now: float) -> None:
         """Read what happened, if that is due, and cut off what is above a bound."""

@@ -1,13 +1,13 @@
 """Hold the frames that arrive in a turn, and the answers to them, as arrays: no Python object for each frame.
 
-The seam between order entry and what moves its bytes. A source of frames (order_socket.py: ZeroMQ) makes a FrameBlock
-of all frames that it received in a turn; order entry gives back AnswerBlocks. Both name a connection by its place in a
-list of *senders*, which has every connection of the block once. No I/O. Used by order entry, its sources, and the
-simulator.
+The seam between order entry and what moves its bytes. A source of frames (order_socket.py: ZeroMQ; order_links.py:
+TCP) makes a FrameBlock of all frames that it received in a turn; order entry gives back AnswerBlocks. Both name a
+connection by its place in a list of *senders*, which has every connection of the block once. No I/O. Used by order
+entry, its sources, and the simulator.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, overload
 
 import numpy as np
 import xxhash
@@ -30,6 +30,9 @@ ALIGNMENT: Final = 8
 
 _DEFAULT_IDENTITY_BYTES: Final = 5
 _HASHED: Final = 1 << 62
+#: The identity of a connection over TCP: a zero byte, which no ZeroMQ peer may choose, and its number in 8 bytes.
+_LINK_IDENTITY_BYTES: Final = 9
+_LINK: Final = 1 << 61
 
 
 class Senders(NamedTuple):
@@ -56,13 +59,57 @@ class FrameBlock(NamedTuple):
         return self.data[start : start + size].tobytes()
 
 
+class LinkIdentities(Sequence[bytes]):
+    """The identities of connections over TCP, made when they are asked for: most frames are answered without."""
+
+    def __init__(self, descriptors: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        """`numbers`: those of the connections, above 0 and never used again."""
+        self.descriptors = descriptors
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[bytes]: ...
+
+    def __getitem__(self, place: int | slice) -> bytes | list[bytes]:
+        if isinstance(place, slice):
+            return [link_identity(number) for number in self.numbers[place].tolist()]
+        return link_identity(int(self.numbers[place]))
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """The number by which each is counted, as key_of() returns it."""
+        found: NDArray[np.int64] = self.numbers | _LINK
+        return found
+
+
+def link_identity(number: int) -> bytes:
+    """Return the identity of a connection over TCP."""
+    return b"\0" + number.to_bytes(_LINK_IDENTITY_BYTES - 1, "little")
+
+
+def link_number(identity: bytes) -> int | None:
+    """Return the number of a connection over TCP, None for an identity of ZeroMQ."""
+    if len(identity) != _LINK_IDENTITY_BYTES or identity[0]:
+        return None
+    return int.from_bytes(identity[1:], "little")
+
+
 def key_of(identity: bytes) -> int:
     """Return the number by which the use of a connection is counted.
 
-    Different for all connections that ZeroMQ names itself (a zero byte and a number of 4 bytes).
+    Different for all connections over TCP and for those that ZeroMQ names itself: a zero byte and a number of 4 bytes.
     """
     if len(identity) == _DEFAULT_IDENTITY_BYTES and not identity[0]:
         return int.from_bytes(identity[1:], "little")
+    number = link_number(identity)
+    if number is not None:
+        return number | _LINK
     return xxhash.xxh3_64_intdigest(identity) >> 2 | _HASHED
 
 

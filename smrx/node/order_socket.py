@@ -24,9 +24,10 @@ from smrx.wire.tcp_keepalive import close_unread_connections
 #: Frames of one connection that ZeroMQ queues for this node: 8 MiB of the largest; the rest stays with the client.
 _QUEUED_FRAMES: Final = 32
 #: What clients may leave unread. ZeroMQ keeps as many answers, of up to 256 KiB; the outcomes of a window of 64 K
-#: requests wait here. A client is behind with less than that: it then sends faster than it reads.
+#: requests wait here. A client is behind with less than that: it then sends faster than it reads. The answers to a
+#: window of lone orders are not too much: 1,024 of them cost 300 KiB, and one turn may answer all.
 BOUNDS: Final = Bounds(
-    messages=32, buffer_bytes=0, peer_bytes=4 << 20, all_bytes=64 << 20, behind_bytes=256 << 10, seconds=30.0
+    messages=32, buffer_bytes=0, peer_bytes=4 << 20, all_bytes=64 << 20, behind_bytes=2 << 20, seconds=30.0
 )
 #: What a turn receives: enough to fill the largest entry, few enough to return to Raft in time.
 _FRAMES_PER_TURN: Final = 4096

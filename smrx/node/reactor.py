@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import zmq
 
-from smrx.config import Config
+from smrx.config import Config, NodeConfig, socket_address
 from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, TcpTransport, keys, membership
 from smrx.consensus.agreement import remedy
 from smrx.consensus.zap import ZapHandler
@@ -26,11 +26,12 @@ from smrx.node.admin_service import AdminService
 from smrx.node.admission import Admission
 from smrx.node.client_limits import ClientLimits
 from smrx.node.connection_guard import ConnectionGuard, most_connections
-from smrx.node.frame_block import AnswerBlock
+from smrx.node.frame_block import AnswerBlock, FrameBlock, LinkIdentities, link_number
 from smrx.node.memory_scrub import MemoryScrub
 from smrx.node.metrics_server import MetricsServer
 from smrx.node.node_storage import NodeStorage
 from smrx.node.order_entry import OrderEntry, Reply
+from smrx.node.order_links import OrderLinks
 from smrx.node.order_socket import OrderSocket
 from smrx.node.publisher import Publisher
 from smrx.node.replicated_state import Applied, ReplicatedState
@@ -76,7 +77,7 @@ class Node(Turn):
         self._stop = False
         self._stop_reason = ""
         link_keys = keys.of_node(config, node_id)
-        self._order_addresses = {node.id: node.orders_address for node in config.nodes}
+        self._nodes = {node.id: node for node in config.nodes}
         self.meta = MetaStore(config.node_dir(node_id), cluster=config.cluster, node_id=node_id)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._poller = Poller(spin_seconds=config.timing.spin_us / 1e6, on_waited=lambda: self.stages.end(Stage.WAIT))
@@ -119,11 +120,11 @@ class Node(Turn):
 
     def _poll_timeout(self, now: float) -> float:
         """Return how many seconds a poll may block: until the next deadline, not at all if messages may be waiting."""
-        if self._has_more_to_read or self.transport.has_more_to_read:
+        if self._has_more_to_read or self.transport.has_more_to_read or self._order_links.has_more:
             return 0.0
         deadline = min(
             self.replica.next_deadline(), self.publisher.next_deadline, self._next_status, self._scrub.next_deadline,
-            self.admin.next_deadline, self._orders.outbox.next_deadline,
+            self.admin.next_deadline, self._orders.outbox.next_deadline, self._order_links.next_deadline,
         )  # fmt: skip
         if self.leading_term is not None:
             deadline = min(deadline, self._session_timeouts.deadline)
@@ -137,8 +138,11 @@ class Node(Turn):
         timeout = self._poll_timeout(time.monotonic())
         self._has_more_to_read = self._admin_is_ready = False
         self.transport.begin_turn()
+        self._order_links.begin_turn()
         found = self._poller.run(timeout)
         self.stages.end(Stage.REPLICATE)
+        self._order_links.deliver()
+        self._order_links.tick(time.monotonic())
         self.admin.receive(is_ready=self._admin_is_ready)
         self.stages.end(Stage.OTHER)
         return found
@@ -160,6 +164,10 @@ class Node(Turn):
         self._has_more_to_read |= self._orders.has_more
         if block is not None:
             self.order_entry.receive_block(block, self.hint(), self.fenced, time.monotonic_ns())
+        self.stages.end(Stage.DECODE)
+
+    def _take_orders(self, block: FrameBlock) -> None:
+        self.order_entry.receive_block(block, self.hint(), self.fenced, time.monotonic_ns())
         self.stages.end(Stage.DECODE)
 
     def _submit(self) -> None:
@@ -260,10 +268,14 @@ class Node(Turn):
     @property
     def unread_answers(self) -> tuple[int, int, int]:
         """As NodeView."""
-        outbox = self._orders.outbox
-        return outbox.waiting_bytes, outbox.most_waiting_bytes, outbox.dropped
+        outbox, links = self._orders.outbox, self._order_links
+        most = outbox.most_waiting_bytes + links.most_waiting_bytes
+        return outbox.waiting_bytes + links.waiting_bytes, most, outbox.dropped
 
     def _send(self, reply: Reply) -> None:
+        if link_number(reply.identity) is not None:
+            self._order_links.send(reply.identity, reply.frame)
+            return
         self._orders.send(reply.identity, reply.frame)
         self._watched_orders.is_used = True
 
@@ -271,22 +283,31 @@ class Node(Turn):
         self.stages.end(stage)
 
     def _send_answers(self, answers: AnswerBlock) -> None:
+        if isinstance(answers.identities, LinkIdentities):
+            self._order_links.send_answers(answers)
+            return
         self._orders.send_answers(answers)
         self._watched_orders.is_used = True
 
     def hint(self) -> LeaderHint:
         """Return the leader and its address, as far as this node has learned."""
         leader = self.replica.leader_id
-        address = None if leader is None else self._order_address(leader)
-        timeout_ms = self.config.timing.disconnect_ms
-        return LeaderHint(leader, address, self.me.id, self.replica.term, self.me.admin_address, timeout_ms, 0)
+        node = None if leader is None else self._node_of(leader)
+        return LeaderHint(
+            leader,
+            None if node is None else node.orders_address,
+            self.me.id,
+            self.replica.term,
+            self.me.admin_address,
+            self.config.timing.disconnect_ms,
+            0,
+            None if node is None else node.orders_tcp_address,
+        )
 
-    def _order_address(self, node_id: int) -> str | None:
-        if node_id not in self._order_addresses:
-            # A node that became a member after this node's cluster file was written.
-            node = self.replica.membership.node(node_id)
-            return None if node is None else node.orders_address
-        return self._order_addresses[node_id]
+    def _node_of(self, node_id: int) -> NodeConfig | None:
+        """Return the addresses of a node that clients are told."""
+        # A node that became a member after this node's cluster file was written is in the membership only.
+        return self._nodes.get(node_id) or self.replica.membership.node(node_id)
 
     def _stream_position(self) -> FeedPosition:
         """Return the end of this node's event stream and the state there, for its heartbeat."""
@@ -345,6 +366,19 @@ class Node(Turn):
             ),
         )
         self._orders = _bound(me.orders_address, lambda: OrderSocket(self._context, me.orders_address, self.admission))
+        orders_tcp = socket_address(me.orders_tcp_address)
+        self._order_links = _bound(
+            orders_tcp,
+            lambda: OrderLinks(
+                self._poller,
+                orders_tcp,
+                self.admission,
+                self._take_orders,
+                cluster=config.cluster,
+                keys=link_keys,
+                max_connections=most_connections("orders_tcp", descriptors),
+            ),
+        )
         token = None if link_keys is not None else admin_access.write_token(config.admin_token_path(me.id))
         self.admin = _bound(me.admin_address, lambda: AdminService(self._context, me.admin_address, self, token))
         host, port = me.metrics_bind
@@ -368,7 +402,8 @@ class Node(Turn):
             wall_ns=self.wall_ns,
         )
         ports = {"orders": self._orders.socket, "events": self.publisher.socket, "admin": self.admin.socket}
-        self.connections = ConnectionGuard(ports, descriptors, self.transport.listener)
+        listeners = {"raft": self.transport.listener, "orders_tcp": self._order_links.listener}
+        self.connections = ConnectionGuard(ports, descriptors, listeners)
         if self._zap is not None:
             self._poller.add_zmq(self._zap.socket, self._answer_handshakes)
         self._watched_orders = self._poller.add_zmq(self._orders.socket, self._receive_orders)
@@ -396,6 +431,9 @@ class Node(Turn):
         admin = getattr(self, "admin", None)
         if admin is not None:
             admin.close()
+        order_links = getattr(self, "_order_links", None)
+        if order_links is not None:
+            order_links.close()
         orders = getattr(self, "_orders", None)
         if orders is not None:
             orders.close()

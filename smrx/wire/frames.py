@@ -96,6 +96,8 @@ class LeaderHint(msgspec.Struct, frozen=True):
     #: In a PONG: the number of the credential under whose key the client is connected, 0 for none. It is the upper half
     #: of the ids of the client's sessions.
     credential: int | None = None
+    #: The leader's order entry over TCP (smrx://); `order_address` is ZeroMQ's.
+    order_tcp_address: str | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from smrx.wire.admin import AdminError
 from smrx.wire.codes import ALL_PERMISSIONS, Permission, Scope
 from smrx.wire.frames import ErrorCode, FrameKind
 from tests import commands
+from tests.node.order_client import TRANSPORTS, LinkSocket, OrderClient, connected
 from tests.node.test_node_storage import turn_until
 
 CUSTOMER = key_files.generate()
@@ -45,7 +46,8 @@ class OneCredential(Credentials):
 class Keyed:
     """A node with keys in this process."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, transport: str) -> None:
+        self.transport = transport
         self.config = LocalCluster(directory, nodes=1, keys=True).config
         self.node = Node(self.config, 1)
         self.credentials = OneCredential(self.node.state)
@@ -73,13 +75,14 @@ class Keyed:
             self.keys_of(pair).secure(socket, address)
         socket.connect(address)
 
-    def answer(self, socket: zmq.Socket[bytes], data: bytes) -> bytes:
+    def answer(self, socket: OrderClient, data: bytes) -> bytes:
         socket.send(data)
-        turn_until(self.node, lambda: socket.poll(0))
+        turn_until(self.node, lambda: bool(socket.poll(0)))
         return socket.recv()
 
-    def orders(self, pair: KeyPair | None) -> zmq.Socket[bytes]:
-        return self.connect(self.config.node(1).orders_address, pair)
+    def orders(self, pair: KeyPair | None) -> OrderClient:
+        keys = None if pair is None else self.keys_of(pair)
+        return connected(self.transport, self.context, self.config.node(1), keys)
 
     def asking(self, pair: KeyPair | None) -> zmq.Socket[bytes]:
         return self.connect(self.config.node(1).admin_address, pair)
@@ -93,8 +96,9 @@ class Keyed:
 
 
 @pytest.fixture
-def keyed(tmp_path: Path) -> Iterator[Keyed]:
-    keyed = Keyed(tmp_path)
+def keyed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Keyed]:
+    """Orders are sent over ZeroMQ, or over the transport that is the parameter."""
+    keyed = Keyed(tmp_path, getattr(request, "param", "zmq"))
     yield keyed
     keyed.close()
 
@@ -107,6 +111,14 @@ def error(data: bytes) -> ErrorCode:
 
 def is_turned_away(keyed: Keyed, address: str, pair: KeyPair | None, data: bytes) -> bool:
     """Connect and send data; return whether the node ends the handshake, False if it answers."""
+    if keyed.transport == "tcp" and address == keyed.config.node(1).orders_address:
+        client = keyed.orders(pair)
+        assert isinstance(client, LinkSocket)
+        client.send(data)
+        turn_until(keyed.node, lambda: client.poll(0) or client.was_turned_away)
+        refused = client.was_turned_away
+        client.close()
+        return refused
     socket = keyed.context.socket(zmq.DEALER)
     socket.linger = 0
     # Before it connects: a handshake without a key fails once, and is not tried again.
@@ -125,6 +137,7 @@ PING = frames.encode(FrameKind.PING)
 STATUS = admin.encode_request(admin.Status(), 1)
 
 
+@pytest.mark.parametrize("keyed", TRANSPORTS, indirect=True)
 @pytest.mark.parametrize("pair", [None, key_files.generate()], ids=["no key", "unknown key"])
 def test_unknown_clients_are_turned_away_from_every_port(keyed: Keyed, pair: KeyPair | None) -> None:
     node = keyed.config.node(1)
@@ -146,6 +159,7 @@ def test_venue_and_member_may_do_everything(keyed: Keyed) -> None:
         assert isinstance(keyed.ask(keyed.asking(pair), admin.Snapshot()), admin.SnapshotReply)
 
 
+@pytest.mark.parametrize("keyed", TRANSPORTS, indirect=True)
 def test_credential_is_known_by_its_key(keyed: Keyed) -> None:
     pong = frames.decode(keyed.answer(keyed.orders(CUSTOMER), PING))
     assert frames.leader_hint(pong).credential == 7
@@ -156,6 +170,7 @@ def test_credential_is_known_by_its_key(keyed: Keyed) -> None:
     assert not keyed.node._stop
 
 
+@pytest.mark.parametrize("keyed", TRANSPORTS, indirect=True)
 def test_session_of_another_is_neither_used_nor_kept_alive(keyed: Keyed) -> None:
     """Request n + 1 on a victim's session, an OPEN_SESSION of it, and a PING for it: all are refused."""
     socket = keyed.orders(CUSTOMER)
@@ -175,6 +190,7 @@ def test_session_of_another_is_neither_used_nor_kept_alive(keyed: Keyed) -> None
     assert keyed.node.replica.last_index == last + 1
 
 
+@pytest.mark.parametrize("keyed", TRANSPORTS, indirect=True)
 def test_revoked_credential_is_refused_with_its_next_message(keyed: Keyed) -> None:
     orders, asking = keyed.orders(CUSTOMER), keyed.asking(CUSTOMER)
     keyed.answer(orders, PING)
@@ -192,6 +208,7 @@ def error_or_none(data: bytes) -> ErrorCode | None:
     return error(data) if frames.decode(data).kind is FrameKind.ERROR else None
 
 
+@pytest.mark.parametrize("keyed", TRANSPORTS, indirect=True)
 def test_credential_connects_only_from_its_networks(keyed: Keyed) -> None:
     orders = keyed.orders(CUSTOMER)
     keyed.answer(orders, PING)
@@ -201,6 +218,7 @@ def test_credential_connects_only_from_its_networks(keyed: Keyed) -> None:
     assert is_turned_away(keyed, keyed.config.node(1).orders_address, CUSTOMER, PING)
 
 
+@pytest.mark.parametrize("keyed", TRANSPORTS, indirect=True)
 def test_node_that_looks_no_key_up_lets_unknown_clients_in(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests above would see if the door were open."""
     everything = Principal(9, ALL_PERMISSIONS, Scope.ALL, 0)
@@ -249,6 +267,7 @@ def test_admission_of_any_routing_id_hands_a_stream_to_an_heir(keyed: Keyed, mon
     assert is_heir(keyed)
 
 
+@pytest.mark.parametrize("keyed", TRANSPORTS, indirect=True)
 def test_order_entry_that_compares_no_credentials_lets_a_session_be_used(
     keyed: Keyed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +277,7 @@ def test_order_entry_that_compares_no_credentials_lets_a_session_be_used(
     assert frames.decode(keyed.answer(socket, stolen)).kind is FrameKind.OUTCOMES
 
 
+@pytest.mark.parametrize("keyed", TRANSPORTS, indirect=True)
 def test_admission_that_remembers_principals_accepts_a_revoked_credential(
     keyed: Keyed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zmq
 
+from smrx.client.session import DEFAULT_WINDOW
 from smrx.node import libzmq, order_socket
 from smrx.node.frame_block import ANSWER_ROW_WORDS, AnswerBlock, FrameBlock
 from smrx.node.order_socket import OrderSocket
@@ -210,3 +211,13 @@ def test_senders_are_told_apart_by_their_keys() -> None:
             found |= dict(zip(block.senders.identities, block.senders.principals, strict=True))
     assert {name: principal.credential for name, principal in found.items() if principal} == {b"one": 4, b"two": 8}
     context.destroy(linger=0)
+
+
+def test_window_of_lone_orders_that_is_answered_at_once_leaves_its_client_served(port: Port) -> None:
+    client = port.connect()
+    client.send(b"hello")
+    ((identity, _),) = port.receive(1)
+    window = 4 * DEFAULT_WINDOW
+    port.orders.send_answers(answers([(identity, [bytes(96)] * window)]))
+    client.send(b"the next order")
+    assert port.receive(1) == [(identity, b"the next order")]
