@@ -38,7 +38,9 @@ class MembershipHistory:
 
     def add_committed(self, node: int, journal: MemoryJournal, committed: int) -> list[int]:
         """Record the memberships of a log that is committed up to an entry; return the indexes of the new ones."""
-        found = []
+        found: list[int] = []
+        if journal.membership[0] <= _GENESIS:
+            return found
         for index, entry in journal.memberships:
             if not _GENESIS < index <= committed or (index, entry) in self._compared:
                 continue

@@ -10,6 +10,7 @@ from smrx.node.order_entry import OrderEntry
 from smrx.node.replicated_state import ReplicatedState
 from smrx.sim.simulated_meta import SimulatedMeta
 from smrx.sim.simulated_transport import SimulatedTransport
+from smrx.sim.small_tables import SmallState
 from smrx.sim.versions import CURRENT_VERSION, NextState
 
 #: Seconds a fork blocks the loop for up to 2 GiB of state: the longest that `smrx bench` measured in smrx/consensus.
@@ -26,7 +27,7 @@ class NodeComponents:
     """By default what a real node runs, except for sockets and disk."""
 
     replica: type[Replica] = Replica
-    state: type[ReplicatedState] = ReplicatedState
+    state: type[ReplicatedState] = SmallState
     #: The state machine of the next version of the program, and the one that the checker replays the log with.
     next_state: type[ReplicatedState] = NextState
     reference: type[ReplicatedState] | None = None

@@ -69,10 +69,11 @@ class Scheduler:
 
     def run_until(self, end: float, condition: Callable[[], object] | None = None) -> bool:
         """Run events up to `end`, or until `condition()` holds after one; return whether it held."""
-        queue, clock = self._queue, self.clock
+        queue, clock, pop = self._queue, self.clock, heapq.heappop
         while queue and queue[0][0] <= end:
-            time, _, action, arguments = heapq.heappop(queue)
-            clock.time = max(clock.time, time)
+            time, _, action, arguments = pop(queue)
+            if time > clock.time:
+                clock.time = time
             action(*arguments)
             if condition is not None and condition():
                 return True

@@ -45,6 +45,7 @@ _NEVER: Final = float("inf")
 DELIVERY: Final = struct.Struct("<IIQ")
 #: The offset of the kind in a frame's header.
 _KIND_AT: Final = 5
+_ERROR: Final = int(FrameKind.ERROR)
 BASE_WALL_NS: Final = 1_700_000_000_000_000_000
 
 
@@ -125,6 +126,8 @@ class Process(Turn):
         self._turn_at = _NEVER
         self.leading_term = None
         self._traced_role: tuple[str, int] = ("", 0)
+        #: The log entry after which the time of the state was checked last.
+        self._timed_index = -1
         #: By the reader's end and the number of the read.
         self._reads: PendingReads[int, int] = PendingReads(of_peer=_READS, in_all=_READS)
 
@@ -326,7 +329,7 @@ class Process(Turn):
 
     def _send(self, reply: Reply) -> None:
         self.step()
-        if reply.frame[_KIND_AT] == FrameKind.ERROR:
+        if reply.frame[_KIND_AT] == _ERROR:
             self._checker.frame_refused(reply.identity)
         self.network.send(self.id, DELIVERY.unpack(reply.identity)[0], reply.frame)
 
@@ -368,7 +371,9 @@ class Process(Turn):
     def _report(self) -> None:
         """Report the node's state to the checkers and the trace after a turn."""
         replica = self.replica
-        self._clocks.state_time(self.id, self.state.engine.time_ns)
+        if replica.applied_index != self._timed_index:
+            self._timed_index = replica.applied_index
+            self._clocks.state_time(self.id, self.state.engine.time_ns)
         self._wire.after_turn(self.id, replica, self.journal, self._scheduler.clock())
         if replica.is_leader:
             self._checker.leader_seen(self.id, replica.term)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from smrx.consensus import messages
-from smrx.engine import Engine
 from smrx.engine.kernels.rules_version import NEWEST_RULES
 from smrx.node.replicated_state import ReplicatedState
+from smrx.sim.small_tables import SmallState, with_small_tables
 from smrx.wire import batches
 from smrx.wire.batches import VERSION, Batch
 
@@ -30,13 +30,13 @@ _decode: Final[Callable[[bytes | memoryview], Batch]] = batches.decode
 _REGULAR: Final = bytes((messages.REGULAR,))
 
 
-class NextEngine(Engine):
+class NextEngine(SmallState.engine_class):  # type: ignore[name-defined,misc]
     """An engine with one more version of the rules, in which no rule differs."""
 
     newest_rules = NEWEST_RULES + 1
 
 
-class NextState(ReplicatedState):
+class NextState(SmallState):  # type: ignore[valid-type,misc]
     """The state machine of the next version, unless a run names another package."""
 
     engine_class = NextEngine
@@ -61,7 +61,7 @@ def load_next_version(package: str) -> type[ReplicatedState]:
             f"{package}: expected a program whose newest rules are version {NEWEST_RULES + 1}, one more than those of "
             f"this one, found version {state.engine_class.newest_rules}"
         )
-    return state
+    return with_small_tables(state)
 
 
 class EntryFormats:

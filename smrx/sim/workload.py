@@ -37,6 +37,9 @@ _FIRST_LONG_ID: Final = 8
 #: GTD orders expire after so many milliseconds times their quantity.
 _EXPIRY_MS: Final = 50
 _PLACE: Final = int(CommandKind.PLACE)
+#: Of each kind: the layout of its commands and of their details, None for a kind without.
+_LAYOUTS: Final = {int(kind): (COMMAND_LAYOUTS[kind], DETAILS_LAYOUTS.get(kind)) for kind in CommandKind}
+_STPS: Final = tuple(Stp)
 
 
 def setup(accounts: list[int]) -> CommandList:
@@ -99,7 +102,7 @@ def _place(rng: random.Random, account: int, time_ns: int) -> CommandList:
         return _command(CommandKind.PLACE, details, **order)
     tif = rng.choice((TimeInForce.GTC, TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK))
     flags = OrderFlags.POST_ONLY if tif == TimeInForce.GTC and rng.random() < 0.1 else OrderFlags.NONE
-    stp, price = rng.choice(tuple(Stp)), rng.randint(*_PRICES)
+    stp, price = rng.choice(_STPS), rng.randint(*_PRICES)
     if tif == TimeInForce.GTC:
         if (price + quantity) % 4 == 0:
             details["display_lots"] = 1 + quantity // 3
@@ -120,15 +123,15 @@ def _client_order_id(account: int, number: int) -> tuple[int, dict[str, Any]]:
 
 
 def _command(kind: int, details: dict[str, Any] | None = None, **fields: Any) -> CommandList:
-    known = CommandKind(kind) if kind in set(CommandKind) else None
-    record = np.zeros(1, COMMAND if known is None else COMMAND_LAYOUTS[known])
+    layout, details_layout = _LAYOUTS.get(kind, (COMMAND, None))
+    record = np.zeros(1, layout)
     record["kind"] = kind
     for name, value in fields.items():
         record[name] = value
     if not details:
         return CommandList(record.view(COMMAND))
-    assert known is not None
-    more = np.zeros(1, DETAILS_LAYOUTS[known])
+    assert details_layout is not None
+    more = np.zeros(1, details_layout)
     for name, value in details.items():
         more[name] = value
     record["details"] = 1
