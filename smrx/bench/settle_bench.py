@@ -88,19 +88,24 @@ class _Lags:
         return np.sort(self._values[: self._count]) if self._count else np.zeros(1)
 
 
-def make_events(count: int, seed: int) -> NDArray[np.void]:
-    """Return at least `count` events of the benchmark's market from sequence 1, with all events of each command."""
+def event_pieces(seed: int) -> Iterator[NDArray[np.void]]:
+    """Yield the events of the benchmark's market from sequence 1 on, without end, in pieces of whole commands."""
     maker, engine = TapeMaker(seed), Engine()
     setup = market()
     maker.engine.apply(setup.records, 1, setup.details)
-    parts = [
-        engine.apply(setup.records, 1, setup.details).events,
-        engine.apply(maker.piece(4_000, adds_only=True), 1).events,
-    ]
-    made = sum(map(len, parts))
-    while made < count:
-        parts.append(engine.apply(maker.piece(_PIECE), 1).events)
-        made += len(parts[-1])
+    yield engine.apply(setup.records, 1, setup.details).events
+    yield engine.apply(maker.piece(4_000, adds_only=True), 1).events
+    while True:
+        yield engine.apply(maker.piece(_PIECE), 1).events
+
+
+def make_events(count: int, seed: int) -> NDArray[np.void]:
+    """Return at least `count` events of the benchmark's market from sequence 1, with all events of each command."""
+    parts: list[NDArray[np.void]] = []
+    for part in event_pieces(seed):
+        parts.append(part)
+        if int(part["sequence"][-1]) >= count:
+            break
     rows = np.concatenate([np.ascontiguousarray(part).view(np.uint64) for part in parts])
     return rows.view(parts[0].dtype)
 

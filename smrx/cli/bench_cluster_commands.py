@@ -1,4 +1,4 @@
-"""The benchmarks of nodes, journals and settlement: `smrx bench cluster`, `failover`, `journal`, `recovery`, `settle`.
+"""The benchmarks of nodes and of what follows them: `smrx bench cluster`, `failover`, `history`, `journal` and others.
 
 Parses, runs smrx/bench and prints. bench_commands.py adds the commands to the group `smrx bench`.
 """
@@ -8,7 +8,7 @@ from typing import Final, Literal
 import click
 
 from smrx.cli import options, progress
-from smrx.cli.bench_shared import dir_option, durability_option, print_figures
+from smrx.cli.bench_shared import dir_option, durability_option, print_figures, seed_option
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 
@@ -212,4 +212,38 @@ def settle(events: int, sink: str, rate: int, seconds: float, seed: int, as_json
     print_figures(figures, as_json)
 
 
-COMMANDS: Final = (cluster, failover, journal, recovery, settle)
+@click.command()
+@click.option(
+    "--updates",
+    type=click.IntRange(1_000, 100_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Updates of orders to store before the reads.",
+)
+@click.option("--reads", type=click.IntRange(1, 1_000_000), default=500, show_default=True, help="Pages to read.")
+@click.option(
+    "--rate",
+    type=click.IntRange(0, 1_000_000),
+    default=20_000,
+    show_default=True,
+    help="Updates per second while pages are read.",
+)
+@seed_option
+@dir_option
+@options.json_option
+def history(updates: int, reads: int, rate: int, seed: int, directory: str | None, as_json: bool) -> None:
+    """Measure order history: updates stored per second, and the time to read an account's latest 50 orders.
+
+    \b
+    Example:
+      smrx bench history --updates 10000000 --json
+    """
+    from smrx.bench import history_bench
+
+    progress.compile_engine()
+    with progress.phase_bars() as show:
+        figures = history_bench.run(updates, reads, rate, seed, directory, show)
+    print_figures(figures, as_json)
+
+
+COMMANDS: Final = (cluster, failover, history, journal, recovery, settle)

@@ -20,8 +20,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from smrx.history.history_rows import ORDER_UPDATE, Rows
 from smrx.history.order_kernels import ORDER
 from smrx.sinks.contract import Checkpoint
+from smrx.sinks.lmdb_layout import key
 
 FORMAT: Final = 1
 TABLES: Final = (b"updates", b"details", b"definitions", b"orders", b"placed", b"fills", b"clients", b"meta")
@@ -57,3 +59,9 @@ class OpenOrders(msgspec.Struct, array_like=True):
 
     schema: bytes
     tables: list[bytes]
+
+
+def blocks_from(cursor: Any, first: int) -> Rows:
+    """Return the updates in the blocks from the one that begins with event `first` on."""
+    blocks = cursor.iternext(keys=False) if cursor.set_range(key(first)) else ()
+    return np.frombuffer(b"".join(blocks), ORDER_UPDATE)

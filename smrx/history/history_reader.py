@@ -26,6 +26,7 @@ from smrx.history.history_layout import (
     TABLES,
     HistoryState,
     OpenOrders,
+    blocks_from,
 )
 from smrx.history.history_rows import ORDER_DETAIL, ORDER_UPDATE, Rows
 from smrx.history.order_history import orders_after
@@ -69,6 +70,7 @@ class HistoryReader:
             raise SinkError(f"{place}: is not the LMDB environment of an order history: {error}") from None
         #: The updates that the indexes do not cover yet.
         self._tail = self._updates_after(self._state.indexed)
+        self._tail_ids = self._tail["order_id"].copy()
 
     def __enter__(self) -> "HistoryReader":
         return self
@@ -103,9 +105,8 @@ class HistoryReader:
 
     def updates(self, order_id: int) -> Rows:
         """Return the updates of an order (ORDER_UPDATE), the first one first; none if it is not known."""
-        return self._joined(
-            b"orders", key(order_id), self._tail[self._tail["order_id"] == order_id] if order_id else self._tail[:0]
-        )
+        newer = self._tail[self._tail_ids == order_id] if order_id else self._tail[:0]
+        return self._joined(b"orders", key(order_id), newer)
 
     def details(self, first_update: int) -> Rows:
         """Return what belongs to an order by the event of its first update: at most two rows of ORDER_DETAIL."""
@@ -156,19 +157,15 @@ class HistoryReader:
 
     def _updates_after(self, sequence: int) -> Rows:
         with self._transaction.cursor(self._tables[b"updates"]) as cursor:
-            blocks = (
-                [np.frombuffer(value, ORDER_UPDATE) for value in cursor.iternext(keys=False)]
-                if cursor.set_range(key(sequence + 1))
-                else []
-            )
-        return np.concatenate([np.empty(0, ORDER_UPDATE), *blocks])
+            return blocks_from(cursor, sequence + 1)
 
     def _joined(self, index: bytes, name: bytes, newer: Rows) -> Rows:
         """Return the updates that an index with duplicates names, and then newer ones."""
         with self._transaction.cursor(self._tables[index]) as cursor:
             found = list(cursor.iternext_dup()) if cursor.set_key(name) else []
-        sequences = np.frombuffer(b"".join(found), NUMBER)
-        return np.concatenate([self._at(sequences), newer])
+        older = self._at(np.frombuffer(b"".join(found), NUMBER))
+        # As bytes: NumPy compares the fields of records before it joins them.
+        return np.frombuffer(older.tobytes() + newer.tobytes(), ORDER_UPDATE) if len(newer) else older
 
     def _by_account(self, index: bytes, account: int, before: int | None, in_tail: NDArray[np.bool_]) -> Iterator[Rows]:
         last = _LAST if before is None else before - 1

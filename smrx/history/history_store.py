@@ -26,6 +26,7 @@ from smrx.history.history_layout import (
     TABLES,
     HistoryState,
     OpenOrders,
+    blocks_from,
 )
 from smrx.history.history_rows import ORDER_UPDATE, HistoryRows, Rows
 from smrx.history.order_history import OrderHistory, orders_after
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 #: Address space, not disk: the file grows with its content.
 FIRST_MAP_BYTES: Final = 1 << 30
 #: Updates added to the indexes at a time.
-INDEX_UPDATES: Final = 65_536
+INDEX_UPDATES: Final = 32_768
 #: The open orders are written again after so many updates, and at least after a multiple of their number.
 OPEN_UPDATES: Final = 1 << 18
 _UPDATES_PER_OPEN_ORDER: Final = 4
@@ -73,6 +74,11 @@ class HistoryStore:
         self._waiting: list[HistoryRows] = []
         self._state = HistoryState(FORMAT, None)
         self._cluster = ""
+
+    @property
+    def updates(self) -> int:
+        """The number of updates stored durably."""
+        return self._state.updates
 
     def open(self, cluster: str) -> Checkpoint | None:
         """See Sink."""
@@ -178,16 +184,11 @@ class HistoryStore:
 
     def _updates_after(self, transaction: Any, sequence: int) -> Rows:
         with transaction.cursor(self._tables[b"updates"]) as cursor:
-            blocks = (
-                [np.frombuffer(value, ORDER_UPDATE) for value in cursor.iternext(keys=False)]
-                if cursor.set_range(key(sequence + 1))
-                else []
-            )
-        return np.concatenate([np.empty(0, ORDER_UPDATE), *blocks])
+            return blocks_from(cursor, sequence + 1)
 
     def _written(self, checkpoint: Checkpoint) -> bool:
         """Write the waiting rows in one transaction; return False, with nothing changed, if the map is full."""
-        updates = np.concatenate([np.empty(0, ORDER_UPDATE), *(rows.updates for rows in self._waiting)])
+        updates = np.frombuffer(b"".join(rows.updates.tobytes() for rows in self._waiting), ORDER_UPDATE)
         state = msgspec.structs.replace(self._state, checkpoint=checkpoint)
         state.updates += len(updates)
         state.orders += int(np.count_nonzero(updates["is_first"]))

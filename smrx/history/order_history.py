@@ -24,6 +24,7 @@ from smrx.history.order_status import OrderStatus
 from smrx.sinks.contract import Checkpoint
 from smrx.sinks.rows import definitions_of
 from smrx.wire.codes import EventKind
+from smrx.wire.record_words import concatenate_records
 from smrx.wire.records import EVENT_LAYOUTS
 
 #: Events taken in one call; the tables are grown for so many before it.
@@ -74,7 +75,7 @@ class OrderHistory:
         """Take the events that follow the last one (EVENT, whole commands) and return the rows that they give."""
         rows = np.ascontiguousarray(events).view(EVENT_ROW)
         pieces = [self._take(rows[start : start + _PIECE]) for start in range(0, len(rows), _PIECE)]
-        updates = np.concatenate(pieces) if pieces else np.empty(0, ORDER_UPDATE)
+        updates = concatenate_records(pieces) if pieces else np.empty(0, ORDER_UPDATE)
         return HistoryRows(updates, _details(events), definitions_of(events))
 
     def _take(self, rows: NDArray[np.void]) -> Rows:

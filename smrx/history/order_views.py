@@ -1,8 +1,8 @@
 """Show orders of the history: symbols, decimals as text, times in RFC 3339. Called by the command line."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import IntEnum
-from fractions import Fraction
 from itertools import islice
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from smrx.client.instruments import Asset, Instrument
 from smrx.client.reasons import reason_text
 from smrx.history.history_reader import HistoryReader
 from smrx.history.order_status import OrderStatus
-from smrx.sinks.rows import Catalogue, time_texts
+from smrx.sinks.rows import Catalogue
 from smrx.wire.codes import EventKind, OrderFlags, OrderType, Reason, Side, TimeInForce
 
 #: Decimal places of an average price beyond those of the tick.
@@ -145,14 +145,14 @@ class OrderViews:
             quantity=None if by_budget else instrument.quantity_text(int(last["quantity_lots"])),
             filled=instrument.quantity_text(filled),
             average_price=_average(instrument, notional, filled),
-            notional=instrument.quote.text(notional),
-            fees=instrument.quote.text(int(last["fees"])),
+            notional=_decimal(notional, instrument.quote.decimals),
+            fees=_decimal(int(last["fees"]), instrument.quote.decimals),
             reason=_reason(last),
             created=_time(last["created_ns"]),
             updated=_time(last["time_ns"]),
             event_sequence=int(last["event_sequence"]),
             cursor=int(first["event_sequence"]),
-            budget=instrument.quote.text(int(last["quantity_lots"])) if by_budget else None,
+            budget=_decimal(int(last["quantity_lots"]), instrument.quote.decimals) if by_budget else None,
             stop=instrument.price_text(terms["stop_price_ticks"]) if "stop_price_ticks" in terms else None,
             display=instrument.quantity_text(terms["display_lots"]) if "display_lots" in terms else None,
             expires=_time(np.int64(terms["expiry_ns"])) if "expiry_ns" in terms else None,
@@ -188,7 +188,7 @@ class OrderViews:
             side=_name(Side, row["side"]),
             price=instrument.price_text(int(row["last_price_ticks"])),
             quantity=instrument.quantity_text(int(row["last_lots"])),
-            fee=instrument.quote.text(int(row["last_fee"])),
+            fee=_decimal(int(row["last_fee"]), instrument.quote.decimals),
             liquidity="maker" if row["is_maker"] else "taker",
             time=_time(row["time_ns"]),
             event_sequence=int(row["event_sequence"]),
@@ -207,7 +207,8 @@ def _instruments(known: Catalogue) -> dict[int, Instrument]:
 
 def _name(names: type[IntEnum], value: np.integer[Any]) -> str:
     """Return the name of a code in lower case; of a rejected order it may be any number."""
-    return names(int(value)).name.lower() if int(value) in set(names) else str(int(value))
+    member = names._value2member_map_.get(int(value))
+    return str(int(value)) if member is None else member.name.lower()
 
 
 def _price(instrument: Instrument, ticks: np.int64) -> str | None:
@@ -218,15 +219,25 @@ def _average(instrument: Instrument, notional: int, filled_lots: int) -> str | N
     """Return the average price as a decimal, rounded half up."""
     if not filled_lots:
         return None
-    exact = Fraction(notional, 10**instrument.quote.decimals) / (filled_lots * instrument.lot)
     places = instrument.quote.decimals + _AVERAGE_PLACES
-    scaled = int(exact * 10**places + Fraction(1, 2))
-    whole, part = divmod(scaled, 10**places)
-    return f"{whole}.{part:0{places}d}".rstrip("0").rstrip(".")
+    # notional / 10^quote decimals, by filled lots x lot units / 10^base decimals.
+    above = notional * 10 ** (_AVERAGE_PLACES + instrument.base.decimals)
+    below = filled_lots * instrument.lot_units
+    text = _decimal((2 * above + below) // (2 * below), places)
+    return text.rstrip("0").rstrip(".")
+
+
+def _decimal(units: int, places: int) -> str:
+    """Return units of 10^-places as a decimal."""
+    whole, part = divmod(abs(units), 10**places)
+    sign = "-" if units < 0 else ""
+    return f"{sign}{whole}.{part:0{places}d}" if places else f"{sign}{whole}"
 
 
 def _time(time_ns: np.int64) -> str:
-    return str(time_texts(np.array([time_ns], np.int64))[0])
+    """Return a time of the engine as ISO 8601 in UTC, to the nanosecond."""
+    seconds, nanoseconds = divmod(int(time_ns), 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 
 
 def _reason(row: np.void) -> str:
