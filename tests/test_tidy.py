@@ -37,6 +37,7 @@ LAYERS = {
     "consensus": 4,
     "feed": 4,
     "compiling": 3,
+    "rings": 3,
     "compile_cache": 0,
     "engine": 2,
     "links": 3,

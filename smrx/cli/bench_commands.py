@@ -250,3 +250,45 @@ def scale(largest: int, repeats: int, svg_file: str | None, as_json: bool) -> No
         [tuple(output.NOTHING if cell is None else f"{cell:,}" for cell in row.values()) for row in figures["memory"]],
         empty="no sizes",
     )
+
+
+@bench.command()
+@click.option(
+    "--messages",
+    type=click.IntRange(100, 10_000_000),
+    default=100_000,
+    show_default=True,
+    help="Messages of 64 bytes that each way carries.",
+)
+@options.json_option
+def ring(messages: int, as_json: bool) -> None:
+    """Measure a ring in shared memory beside sockets and a queue, between two processes of this machine.
+
+    The other process sends each message back: one under way, and 16. A ring whose sides spin takes two processors; one
+    whose sides sleep is what a node uses.
+
+    \b
+    Example:
+      smrx bench ring --json
+    """
+    from smrx.bench import ring_bench
+
+    with progress.phase_bars() as show:
+        figures = ring_bench.run(messages, progress=show)
+    if as_json:
+        output.print_json(figures)
+        return
+    output.print_table(
+        ("WAY", "LONE P50 US", "LONE P99 US", "MESSAGES/S", "CPU NS A MESSAGE"),
+        [
+            (
+                row["name"],
+                f"{row['lone_us']['p50']:,}",
+                f"{row['lone_us']['p99']:,}",
+                f"{row['per_second']:,}",
+                f"{row['cpu_ns']:,}",
+            )
+            for row in figures["ways"]
+        ],
+        empty="no ways",
+    )
