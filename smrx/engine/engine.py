@@ -21,7 +21,7 @@ from smrx.engine.index_growth import IndexGrowth
 from smrx.engine.inspect import Inspect
 from smrx.engine.kernels import compiled
 from smrx.engine.kernels.rules_version import NEWEST_RULES, OLDEST_RULES
-from smrx.engine.state import ACCOUNTS, BALANCES, RING_SIZE, State, allocate, grow
+from smrx.engine.state import ACCOUNTS, BALANCES, RING_SIZE, State, allocate, grow, growing_memory
 from smrx.wire.codes import AccountStatus
 from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, EVENT, OUTCOME
@@ -162,6 +162,12 @@ class Engine:
         self._apply_small.use_buffers(self._small_results.buffers)
         self._apply_large = compiled.ApplyCall(state)
         self.inspect = Inspect(state, compiled.addresses(state, NO_DETAILS))
+        self._growing_memory = growing_memory(state)
+
+    def growing_memory(self) -> list[tuple[NDArray[np.uint8], int]]:
+        """Return the memory that more records will take, and how many bytes from its start on are in use."""
+        tops = self._state.pools["top"].tolist()
+        return [(memory, tops[number] * size) for number, memory, size in self._growing_memory]
 
     def apply(self, commands: NDArray[Any], time_ns: int, details: NDArray[Any] = NO_DETAILS) -> Result:
         """Apply commands in order at a time. A bad command gets a REJECTED outcome and never raises.

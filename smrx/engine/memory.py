@@ -82,6 +82,14 @@ def room_of(array: NDArray[Any]) -> int:
     return int(raw.nbytes - (array.ctypes.data - raw.ctypes.data)) // array.itemsize
 
 
+def with_room(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the bytes of an array and of the space that it can be extended into."""
+    raw = array.base
+    if not isinstance(raw, np.ndarray) or raw.dtype != np.uint8:
+        return array.view(np.uint8)
+    return raw[array.ctypes.data - raw.ctypes.data :]
+
+
 def extended(old: NDArray[Any], length: int, dtype: Any, records: int = 0) -> NDArray[Any]:
     """Return an array with empty records at its end: the same memory if there is room in it, otherwise a copy.
 

@@ -19,6 +19,7 @@ from smrx.engine.memory import (
     extended,
     growing_zeros,
     room_of,
+    with_room,
 )
 from smrx.wire.records import CAPACITIES, DEFAULT_ANSWERS, MAX_CAPACITY, MAX_KEPT_ANSWERS, ORDER_DETAILS, as_words
 
@@ -113,6 +114,7 @@ TURN: Final = np.dtype(
             "<u8",
         ),  # who causes the events, see emit.py; a whole word, so that one store sets it
         ("content", "<u8"),  # of the request, see answers.py
+        ("expiries", "<i8"),  # orders that may still expire with the command
         ("stage", "<u4"),  # progress of the command, see apply.py
         ("elected", "<u4"),  # first of the elected stops that are not triggered yet
         ("last_elected", "<u4"),
@@ -549,6 +551,20 @@ def records_left(state: State, number: int) -> int:
     """Return how many more records the table with this number can take."""
     table = TABLES[number]
     return len(getattr(state, table.name)) - 1 - int(state.pools["live"][number])
+
+
+def growing_memory(state: State) -> list[tuple[int, NDArray[np.uint8], int]]:
+    """Return the arrays that are filled from their start on, those that have address space.
+
+    Each as the number of its table, whose top says how many records are in use, its bytes with their space, and the
+    size of a record.
+    """
+    numbers = {table.name: number for number, table in enumerate(TABLES)}
+    found = [(name, name) for name in numbers] + [(name, of) for name, of in _BESIDE.items() if name != "heap"]
+    arrays = [(numbers[of], getattr(state, name)) for name, of in found]
+    return [
+        (number, with_room(array), array.itemsize) for number, array in arrays if room_of(array) > 2 * SMALL_RECORDS
+    ]
 
 
 def _larger(size: int, reserved: int) -> int:

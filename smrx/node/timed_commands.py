@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from smrx.wire.codes import CommandKind, EventKind, SessionFlags
 from smrx.wire.records import COMMAND, MAX_CANCELS
 
-#: The least time between two TICKs: orders expire at most this late, and TICKs cannot flood the log.
+#: The least time between two TICKs, unless more orders are due than one expires: TICKs cannot flood the log.
 TICK_SECONDS: Final = 0.01
 
 #: The most sessions that due() returns, and the most orders that end with them, unless those of one session are more,
 #: of which one DISCONNECT cancels MAX_CANCELS: a millisecond of a turn on every node. The rest is due when these have
 #: ended.
 _MAX_SESSIONS_DUE: Final = 256
-_MAX_ORDERS_DUE: Final = 1000
+_MAX_ORDERS_DUE: Final = MAX_CANCELS
 
 _OPENED_OR_ENDED: Final = (EventKind.SESSION_OPENED, EventKind.SESSION_CLOSED, EventKind.SESSION_EXPIRED)
 
@@ -144,14 +144,22 @@ class ExpiryTimer:
 
         `stamp_ns` is the time that the TICK would carry.
         """
-        waiting = self._submitted_at is not None or now < self._not_before
-        return next_expiry_ns is not None and next_expiry_ns <= stamp_ns and not waiting
+        if next_expiry_ns is None or next_expiry_ns > stamp_ns or self._submitted_at is not None:
+            return False
+        return now >= self._not_before or _is_late(next_expiry_ns, stamp_ns)
 
     def deadline(self, next_expiry_ns: int | None, stamp_ns: int, now: float) -> float:
         """Return when is_due() may become true."""
         if next_expiry_ns is None or self._submitted_at is not None:
             return _NEVER
+        if _is_late(next_expiry_ns, stamp_ns):
+            return now
         return max(self._not_before, now + (next_expiry_ns - stamp_ns) / 1e9)
+
+
+def _is_late(next_expiry_ns: int, stamp_ns: int) -> bool:
+    """Whether more orders were due than one TICK expires: then the next TICK need not wait."""
+    return stamp_ns - next_expiry_ns > TICK_SECONDS * 1e9
 
 
 def tick() -> NDArray[np.void]:

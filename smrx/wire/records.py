@@ -435,7 +435,7 @@ OUTCOME: Final = _layout(
 )
 
 #: The most orders that one MASS_CANCEL, SET_STATUS, CLOSE_SESSION or DISCONNECT cancels, with version 2 of the rules.
-MAX_CANCELS: Final = 1024
+MAX_CANCELS: Final = 256
 
 for _whole in (COMMAND, DETAILS, EVENT, OUTCOME):
     assert sum(_whole[_name].itemsize for _name in _whole.names or ()) == _whole.itemsize

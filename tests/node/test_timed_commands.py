@@ -90,7 +90,7 @@ def test_few_sessions_are_due_at_once() -> None:
 def test_sessions_with_many_orders_are_due_one_after_the_other() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.restart(range(1, 6), 0.0)
-    orders = {1: 400, 2: 600, 3: 1, 4: MAX_CANCELS + 1, 5: 0}
+    orders = {1: MAX_CANCELS - 100, 2: 100, 3: 1, 4: MAX_CANCELS + 1, 5: 0}
 
     def due() -> list[int]:
         """Let what is due end, as the engine does."""
@@ -105,7 +105,7 @@ def test_sessions_with_many_orders_are_due_one_after_the_other() -> None:
 def test_no_session_is_due_before_the_last_ones_have_ended() -> None:
     timeouts = SessionTimeouts(5.0)
     timeouts.restart([1, 2], 0.0)
-    assert timeouts.due(5.0, lambda _: 1000) == [1]
+    assert timeouts.due(5.0, lambda _: MAX_CANCELS) == [1]
     timeouts.submitted(7)
     assert timeouts.deadline == float("inf")
     timeouts.entry_applied(6)
@@ -137,6 +137,16 @@ def test_one_tick_at_a_time_and_at_a_bounded_rate() -> None:
     assert not timer.is_due(2_000, 9_000, 1.0 + TICK_SECONDS / 2)
     assert timer.deadline(2_000, 9_000, 1.0) == 1.0 + TICK_SECONDS
     assert timer.is_due(2_000, 9_000, 1.0 + TICK_SECONDS)
+
+
+def test_tick_does_not_wait_while_orders_are_late() -> None:
+    """More were due than one TICK expires."""
+    timer, late_ns = ExpiryTimer(), int(2e9 * TICK_SECONDS)
+    timer.submitted(5, 1.0)
+    assert not timer.is_due(2_000, 2_000 + late_ns, 1.0), "one in the log at a time"
+    timer.applied(5)
+    assert timer.is_due(2_000, 2_000 + late_ns, 1.0)
+    assert timer.deadline(2_000, 2_000 + late_ns, 1.0) == 1.0
 
 
 def test_restart_drops_a_lost_tick() -> None:

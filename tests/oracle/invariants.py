@@ -58,7 +58,7 @@ def waiting_violations(state: State) -> list[str]:
     found += [
         f"order {order.order_id}: its time has passed, but it is open"
         for order in state.orders.values()
-        if order.expiry_ns is not None and order.expiry_ns <= state.time_ns
+        if order.expiry_ns is not None and order.expiry_ns <= state.time_ns and state.late_expiries <= 0
     ]
     found += [
         f"order {order.order_id}: open on a closed instrument"

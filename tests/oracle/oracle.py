@@ -110,6 +110,7 @@ class Oracle(Orders, Venue):
         if self.is_duplicate(command):
             return self.first_answer(state.sessions[command.session_id]), []
         state.sequence += 1
+        self.before_ns = state.time_ns
         state.time_ns = max(state.time_ns, stamp)
         asker = self.active_session()
         self.expire_orders()

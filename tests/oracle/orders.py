@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from smrx.wire.codes import EventKind, OrderType, Reason, Side, TimeInForce
+from smrx.wire.codes import CommandKind, EventKind, OrderType, Reason, Side, TimeInForce
 from tests.oracle.matching import Matching, OrderResult
 from tests.oracle.messages import Outcome
 from tests.oracle.records import Order
@@ -70,7 +70,7 @@ class Orders(Matching):
             if command.instrument in (0, order.instrument) and command.side in (Side.ANY, order.side)
         ]
         chosen = self.state.most_cancels(wanted)
-        full = self.state.has_bounds and len(chosen) == 1024
+        full = self.state.has_bounds and len(chosen) == 256
         left = [order for order in own if full and order.order_id > chosen[-1].order_id]
         for order in chosen:
             self.cancel_order(order, Reason.MASS_CANCEL)
@@ -86,12 +86,16 @@ class Orders(Matching):
     # Time.
 
     def expire_orders(self) -> None:
-        """Expire due orders, the earliest time first, then the oldest."""
+        """Expire due orders, the earliest time first, then the oldest: a bounded number when the time has advanced."""
         due = sorted(
             (order.expiry_ns, order.order_id)
             for order in self.state.orders.values()
             if order.expiry_ns is not None and order.expiry_ns <= self.state.time_ns
         )
+        if self.state.has_bounds:
+            may = self.state.time_ns > self.before_ns or self.command.kind == CommandKind.TICK
+            self.state.late_expiries = len(due) - (256 if may else 0)
+            due = due[:256] if may else []
         for _, order_id in due:
             order = self.state.orders[order_id]
             self.release_hold(order, order.leaves)

@@ -55,6 +55,8 @@ class State:
     pairs: set[tuple[int, int]] = field(default_factory=set)
     #: Counts when a session's silence begins.
     activity: int = 0
+    #: Orders that are due and had to wait, after the last command; 0 or less if none had.
+    late_expiries: int = 0
     #: Open orders by id: those in a book, and pending stop orders.
     orders: dict[int, Order] = field(default_factory=dict)
 
@@ -88,7 +90,7 @@ class State:
 
     def most_cancels(self, orders: list[Order]) -> list[Order]:
         """Return those of some orders that one command may cancel: the first."""
-        return orders[:1024] if self.has_bounds else orders
+        return orders[:256] if self.has_bounds else orders
 
     def pairs_of(self, order: Order) -> set[tuple[int, int]]:
         """Return the balances that an order gives from and is paid into."""

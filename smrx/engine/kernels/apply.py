@@ -2,8 +2,8 @@
 
 A command is handled in these steps:
 
-1. GTD orders that are due expire, one by one (expiry.py). Then silent sessions end and old transfer ids are
-   forgotten, a few for each command (retention.py).
+1. GTD orders that are due expire, one by one and a bounded number (expiry.py). Then silent sessions end and old
+   transfer ids are forgotten, a few for each command (retention.py).
 2. `check_command` finds the reason to reject the command; it changes nothing.
 3. `perform_command` changes the state, or `reject` writes the REJECTED event.
 4. Stop orders that the trades of the command reached are triggered, one by one (triggering.py).
@@ -41,7 +41,7 @@ from smrx.engine.kernels.credential_rules import (
     number_of,
 )
 from smrx.engine.kernels.emit import begin_event, emit_following, emit_rejected
-from smrx.engine.kernels.expiry import expire_due_orders
+from smrx.engine.kernels.expiry import expire_due_orders, expiries_left
 from smrx.engine.kernels.jit import (
     NIL,
     U0,
@@ -322,6 +322,7 @@ def begin_command(state: Tables, command: Record, time_ns: Any, outcome: Record)
     """Count a command and its request, and advance the engine's time."""
     core = state.core[0]
     core.command_sequence += U1
+    state.turn[0].expiries = expiries_left(core, command, time_ns)
     core.time_ns = max(core.time_ns, time_ns)
     consume_request(state, command)
     init_outcome(outcome, command, OutcomeStatus.ACCEPTED, core.command_sequence)
