@@ -62,6 +62,10 @@ _SESSIONS: Final = 1000
 _SESSION_ORDERS: Final = 100
 _FIRST_VENUE_SESSION: Final = 0x7000_0000
 _COLLECT_AFTER: Final = 5_000
+#: How long a snapshot or a listing may wait for large pages; turns after the last one.
+_FORK_SECONDS: Final = 60.0
+_TURNS_AFTER: Final = 200
+_IDLE_SECONDS: Final = 0.01
 
 
 class _Turn(NamedTuple):
@@ -80,6 +84,9 @@ class Turns:
 
     def __init__(self) -> None:
         self.parts: dict[str, list[float]] = {}
+        #: By part: the longest, the elapsed time of it, the pages that the system provided in it, and the orders then.
+        self.longest_parts: dict[str, tuple[float, float, int, int]] = {}
+        self._orders = 0
         self.count = 0
         self.longest = _Turn(0.0, "", 0, 0.0, 0, 0.0)
         self._present: dict[str, float] = {}
@@ -94,9 +101,12 @@ class Turns:
         faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
         started, began = time.thread_time(), time.perf_counter()
         yield
-        spent = time.thread_time() - started
-        self._elapsed += time.perf_counter() - began
-        self._faults += resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - faults
+        spent, elapsed = time.thread_time() - started, time.perf_counter() - began
+        faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - faults
+        self._elapsed += elapsed
+        self._faults += faults
+        if spent > self.longest_parts.get(name, (0.0,))[0]:
+            self.longest_parts[name] = spent, elapsed, faults, self._orders
         self._present[name] = self._present.get(name, 0.0) + spent
 
     def end(self, orders: int) -> None:
@@ -108,6 +118,7 @@ class Turns:
             cause = max(self._present, key=self._present.__getitem__)
             self.longest = _Turn(total, cause, orders, self._elapsed, self._faults, self._collected)
         self.count += 1
+        self._orders = orders
         self._present, self._elapsed, self._faults, self._collected = {}, 0.0, 0, 0.0
 
     def collecting(self, phase: str, _: dict[str, int]) -> None:
@@ -124,10 +135,9 @@ class _Loop:
     def __init__(self, folder: Path, accounts: int, show: Callable[[str, float], None] | None) -> None:
         self.machine = ReplicatedState(1 << 18)
         self.turns = Turns()
-        self._store = ForkedSnapshots(
-            self.machine, SnapshotFiles(folder / "snapshot", cluster="bench", node_id=1), persistent=True
-        )
-        self._views = Views()
+        files = SnapshotFiles(folder / "snapshot", cluster="bench", node_id=1)
+        self._store = ForkedSnapshots(self.machine, files, persistent=True, growing=self.machine.growing_memory)
+        self._views = Views(pages=self._store.pages)
         self._index = 1
         self._cursor: str | None = None
         self._scrubbed = 0
@@ -136,6 +146,7 @@ class _Loop:
         self._show = show
         self.snapshots = 0
         self.listings = 0
+        self.machine.engine.inspect.warm_up()
 
     def apply(self, commands: CommandList, part: str = "apply") -> NDArray[Any]:
         """Run a turn that applies these commands, which must be accepted; return their outcomes."""
@@ -167,25 +178,45 @@ class _Loop:
         turns.end(machine.engine.inspect.counts()["orders"])
         return applied.outcomes
 
-    def snapshot(self) -> None:
-        """Begin a snapshot, in a turn of its own."""
-        if self._store.pending_index is None:
-            with self.turns.part("snapshot"):
-                self._store.begin(self._index, 1)
-            self.snapshots += self._store.pending_index is not None
-            self.turns.end(self.machine.engine.inspect.counts()["orders"])
+    def prepare(self) -> None:
+        """Let the memory of the process itself be joined to large pages, as in a node that has run for some seconds."""
+        self._store.pages.begin(time.monotonic())
+        deadline = time.monotonic() + _FORK_SECONDS
+        while not self._store.is_idle and time.monotonic() < deadline:
+            time.sleep(_IDLE_SECONDS)
 
-    def list_orders(self) -> None:
-        """Begin a listing of all orders, in a turn of its own."""
+    def fork(self, number: int) -> bool:
+        """Begin a snapshot, or a listing if the number is odd; False if it has to wait."""
+        return self.list_orders() if number % 2 else self.snapshot()
+
+    def snapshot(self) -> bool:
+        """Begin a snapshot, in a turn of its own; False if it has to wait."""
+        if self._store.pending_index is not None:
+            return False
+        with self.turns.part("snapshot"):
+            self._store.begin(self._index, 1)
+        has_begun = self._store.pending_index is not None
+        self.snapshots += has_begun
+        self.turns.end(self.machine.engine.inspect.counts()["orders"])
+        return has_begun
+
+    def list_orders(self) -> bool:
+        """Begin a listing of all orders, in a turn of its own; False if it has to wait."""
         inspect = self.machine.engine.inspect
         with self.turns.part("listing"):
             found = self._views.open(
-                "bench", DTYPES["orders"], lambda: inspect.listing("orders"), inspect.arrays_outside("orders"), 0
+                "bench",
+                DTYPES["orders"],
+                lambda: inspect.listing("orders"),
+                self.machine.arrays_outside_listings("orders"),
+                0,
             )
+        has_begun = not isinstance(found, Refused)
         if not isinstance(found, Refused):
             self._cursor = found
             self.listings += 1
         self.turns.end(inspect.counts()["orders"])
+        return has_begun
 
     def close(self) -> None:
         """End the children."""
@@ -222,6 +253,23 @@ def _orders(first: int, count: int, accounts: int) -> CommandList:
     return CommandList(rows)
 
 
+def _steady_flow(numbering: SessionNumbering, first: int, accounts: int) -> Iterator[CommandList]:
+    """Yield turns without end: orders of random accounts at random prices, and in each next turn their cancels."""
+    random = np.random.default_rng(3)
+    while True:
+        placed = _orders(first, _BATCH, accounts).records
+        placed["account"] = random.integers(1, accounts + 1, _BATCH)
+        away = random.integers(_LEVELS, size=_BATCH)
+        placed["price_ticks"] += np.where(placed["side"] == Side.BUY, -away, away)
+        cancels = np.zeros(_BATCH, COMMAND)
+        cancels["kind"] = CommandKind.CANCEL
+        for name in ("account", "client_order_id"):
+            cancels[name] = placed[name]
+        for rows in (placed, cancels):
+            numbering.number(rows)
+            yield CommandList(rows)
+
+
 def _venue_sessions(sessions: int) -> Commands:
     """Return the commands that open sessions of the venue with cancel on disconnect."""
     rows = np.zeros(sessions, COMMAND)
@@ -252,6 +300,7 @@ def run(
             loop = _Loop(Path(folder), accounts, show)
             gc.callbacks.append(loop.turns.collecting)
             try:
+                loop.prepare()
                 _grow(loop, orders, accounts, show)
                 return _figures(loop, orders, accounts)
             finally:
@@ -278,21 +327,37 @@ def _grow(loop: _Loop, orders: int, accounts: int, show: Callable[[str, float], 
         loop.apply(CommandList(*opening.part(start, start + _BATCH)))
         if show is not None:
             show("pauses", start / total)
+    listed = len(opening.records)
+    # A node does not have them.
+    del opening
     due = [orders * at // _SNAPSHOTS for at in range(1, _SNAPSHOTS)]
     for start in range(0, orders, _BATCH):
         part = _orders(start, min(_BATCH, orders - start), accounts)
         numbering.number(part.records)
         loop.apply(part)
-        if due and start >= due[0]:
+        if due and start >= due[0] and loop.fork(len(due)):
             del due[0]
-            loop.snapshot() if len(due) % 2 else loop.list_orders()
         if show is not None:
-            show("pauses", (len(opening.records) + start) / total)
+            show("pauses", (listed + start) / total)
+    _fork_the_rest(loop, due, _steady_flow(numbering, orders, accounts))
     found = loop.machine.engine.inspect.counts()
     if (found["orders"], found["accounts"]) != (orders, accounts + 1):
         raise WrongResultError(f"expected {orders} orders and {accounts} accounts, found {found}")
     _end_sessions(loop, min(_SESSIONS, max(1, orders // _SESSION_ORDERS)), accounts, orders)
     _close_instrument(loop, numbering)
+
+
+def _fork_the_rest(loop: _Loop, due: list[int], flow: Iterator[CommandList]) -> None:
+    """Take the snapshots and listings that are left while orders are placed and cancelled."""
+    deadline = time.monotonic() + _FORK_SECONDS * len(due)
+    turns = 0
+    while due or turns % _TURNS_AFTER:
+        loop.apply(next(flow))
+        turns += 1
+        if due and turns % 2 == 0 and loop.fork(len(due)):
+            del due[0]
+        if due and time.monotonic() > deadline:
+            raise WrongResultError(f"{len(due)} snapshots and listings could not be begun")
 
 
 def _end_sessions(loop: _Loop, sessions: int, accounts: int, first: int) -> None:
@@ -333,6 +398,9 @@ def _figures(loop: _Loop, orders: int, accounts: int) -> dict[str, Any]:
             "count": len(times),
             "p99_ms": round(1000 * float(np.percentile(times, 99)), 3),
             "max_ms": round(1000 * max(times), 3),
+            "max_elapsed_ms": round(1000 * loop.turns.longest_parts[name][1], 3),
+            "max_pages": loop.turns.longest_parts[name][2],
+            "max_at_orders": loop.turns.longest_parts[name][3],
         }
         for name, times in sorted(loop.turns.parts.items())
     }

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from smrx.consensus import large_pages
 from smrx.consensus.memory_advice import PAGE_BYTES, madvise
 
 #: Excluding an array takes two requests, some 20 us: as much as copying the entries of this size.
 _WORTH_BYTES: Final = 1 << 20
+_LARGE_BYTES: Final = 16 << 20
 
 
 def fork(excluded: Iterable[NDArray[Any]] = ()) -> int:
@@ -48,10 +50,14 @@ def _excluded(arrays: Iterable[NDArray[Any]]) -> Iterator[None]:
 
 
 def _whole_pages(array: NDArray[Any]) -> Iterator[tuple[int, int]]:
-    """Yield (address, bytes) of the pages that hold only this array; nothing if it is small."""
+    """Yield (address, bytes) of the pages that hold only this array; nothing if it is small.
+
+    Of a large array whole large pages: one that is excluded in part is split.
+    """
     if array.nbytes >= _WORTH_BYTES and array.flags.c_contiguous:
-        first = -(-array.ctypes.data // PAGE_BYTES) * PAGE_BYTES
-        end = (array.ctypes.data + array.nbytes) // PAGE_BYTES * PAGE_BYTES
+        size = PAGE_BYTES if array.nbytes < _LARGE_BYTES else large_pages.PAGE_BYTES
+        first = -(-array.ctypes.data // size) * size
+        end = (array.ctypes.data + array.nbytes) // size * size
         yield first, end - first
 
 

@@ -16,7 +16,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -25,7 +25,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.consensus.forking import close_all_but, fork, memory_file
-from smrx.consensus.large_pages import LargePages
+from smrx.consensus.large_pages import Growing, LargePages
 from smrx.consensus.snapshot_files import (
     STATE,
     Abandoned,
@@ -92,9 +92,18 @@ class ForkedSnapshots:
     """A SnapshotStore in files; in memory for peers if it is not persistent."""
 
     def __init__(
-        self, source: Source, files: SnapshotFiles, *, persistent: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        source: Source,
+        files: SnapshotFiles,
+        *,
+        persistent: bool,
+        clock: Callable[[], float] = time.monotonic,
+        growing: Callable[[], Iterable[Growing]] = tuple,
     ) -> None:
-        """`persistent`: a restart uses the newest snapshot, and peers get the same one."""
+        """`persistent`: a restart uses the newest snapshot, and peers get the same one.
+
+        `growing` returns the memory for which large pages are provided.
+        """
         self.persistent = persistent
         self.files = files
         #: Seconds that the last fork blocked the loop, and seconds until its snapshot was complete.
@@ -107,12 +116,13 @@ class ForkedSnapshots:
         self._stored: Stored | None = None
         self._kept: tuple[int, ...] = ()
         self._not_before = 0.0
-        self._pages = LargePages(clock())
+        #: The large pages of this process.
+        self.pages = LargePages(clock(), growing)
 
     @property
     def is_idle(self) -> bool:
         """Whether no child runs and poll() has nothing left to prepare for the next fork."""
-        return self._child is None and not self._pages.is_busy
+        return self._child is None and not self.pages.is_busy and self.pages.is_ready(self._clock())
 
     @property
     def pending_index(self) -> int | None:
@@ -125,8 +135,9 @@ class ForkedSnapshots:
         return self._stored
 
     def begin(self, index: int, term: int, *, for_restart: bool = True) -> None:
-        """Fork a child that writes the present state, unless one is running or has just failed."""
-        if self._child is not None or self._clock() < self._not_before:
+        """Fork a child that writes the present state, unless one runs, has just failed, or a fork would be long."""
+        now = self._clock()
+        if self._child is not None or now < self._not_before or not self.pages.is_ready(now):
             return
         opened: list[int] = []
         try:
@@ -134,7 +145,7 @@ class ForkedSnapshots:
             opened += [] if memory is None else [memory]
             reading, writing = os.pipe()
             opened += [reading, writing]
-            self._pages.stop()
+            self.pages.forks(now)
             started = time.perf_counter()
             with warnings.catch_warnings():
                 # Python warns of locks held by other threads; the child takes none.
@@ -159,12 +170,10 @@ class ForkedSnapshots:
         )
 
     def poll(self) -> None:
-        """Use what the child has finished; otherwise prepare for the next fork, a little at each call."""
+        """Use what the child has finished, and prepare memory for the next fork. Call it in every turn."""
+        self.pages.step(self._clock())
         child = self._child
         if child is None:
-            # In memory mode forks are rare: nothing is prepared for the first one.
-            if self.persistent:
-                self._pages.step(self._clock())
             return
         ended, status = os.waitpid(child.pid, os.WNOHANG)
         if not ended:
@@ -176,7 +185,6 @@ class ForkedSnapshots:
             return
         self._child = None
         self.last_work_s = self._clock() - child.started
-        self._pages.begin(self._clock())
         result = _read_result(child.pipe, status)
         try:
             if result.error:

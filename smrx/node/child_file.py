@@ -19,6 +19,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from smrx.consensus.forking import close_all_but, fork, memory_file
+from smrx.consensus.large_pages import LargePages
 
 #: The child has a lower priority than the loop.
 _NICENESS: Final = 10
@@ -40,7 +41,13 @@ class ChildFile:
     """A file that a child is writing, or has written."""
 
     def __init__(
-        self, produce: Callable[[Write], None], excluded: Iterable[NDArray[Any]], *, max_bytes: int, seconds: float
+        self,
+        produce: Callable[[Write], None],
+        excluded: Iterable[NDArray[Any]],
+        *,
+        max_bytes: int,
+        seconds: float,
+        pages: LargePages | None = None,
     ) -> None:
         """Fork. The child runs `produce`; it is killed after so many seconds. Raises OSError if there is no process."""
         #: Seconds that the fork blocked the loop.
@@ -54,6 +61,8 @@ class ChildFile:
         reading = writing = -1
         try:
             reading, writing = os.pipe()
+            if pages is not None:
+                pages.forks(time.monotonic())
             started = time.perf_counter()
             with warnings.catch_warnings():
                 # Python warns of locks held by other threads; the child takes none.

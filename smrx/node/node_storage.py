@@ -33,7 +33,7 @@ class NodeStorage:
         self.journal: MemoryJournal = self._journal(config, node_id, meta)
         files = SnapshotFiles(directory / FOLDER, cluster=config.cluster, node_id=node_id)
         try:
-            self.snapshots = ForkedSnapshots(state, files, persistent=self._durable)
+            self.snapshots = ForkedSnapshots(state, files, persistent=self._durable, growing=state.growing_memory)
             self.restarted = restart(state, self.journal, meta, files, applied=lambda: _drop_results(state))
             self.snapshots.use_stored(self.restarted.snapshots)
         except BaseException:

@@ -332,7 +332,7 @@ class Node(Turn):
         self.state = ReplicatedState(config.limits.event_ring)
         # Before any socket is bound: a node that answers has restored its whole state.
         self.storage = NodeStorage(config, me.id, self.meta, self.state)
-        self.state.state_images.forks = True
+        self.state.state_images.forks, self.state.state_images.pages = True, self.storage.snapshots.pages
         self._limits = ClientLimits(config.limits)
         self.order_entry = OrderEntry(
             me.id, config.limits.pending_commands, limits=self._limits, has_keys=link_keys is not None

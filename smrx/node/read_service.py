@@ -48,7 +48,7 @@ class ReadService:
 
     def __init__(self, node: NodeView) -> None:
         self._node = node
-        self._views = Views()
+        self._views = Views(pages=node.storage.snapshots.pages)
         #: By owner, of programs that name no views: the listing, its view, and whether a page of it was read.
         self._unnamed: dict[bytes, tuple[admin.PageRequest, str, bool]] = {}
 
@@ -192,7 +192,7 @@ class ReadService:
         else:
             wanted = getattr(request, "account", None)
             instrument = getattr(request, "instrument", None)
-            excluded = inspect.arrays_outside(table)
+            excluded = self._node.state.arrays_outside_listings(table)
 
             def rows() -> Iterable[NDArray[Any]]:
                 yield from inspect.listing(table, account=wanted, instrument=instrument)

@@ -13,6 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.consensus.context import UnknownRules
+from smrx.consensus.large_pages import Growing
 from smrx.consensus.messages import RulesVersions
 from smrx.engine import FIRST_RULES, Engine, RulesError, SnapshotError
 from smrx.node.event_ring import EventRing
@@ -35,8 +36,8 @@ _BINARY: Final = b"\xc6"
 #: The newest entries after which the state hash is cached: the claims of peers refer to these, rarely to older ones.
 _RECENT_HASHES: Final = 64
 
-#: Applied entries go into the rings when a ring is read, or when this many are waiting.
-_RING_BATCH_COMMANDS: Final = 256
+#: Applied entries go into the rings when a ring is read, or when so many events or entries are waiting.
+_RING_BATCH_EVENTS: Final = 512
 _RING_BATCH_ENTRIES: Final = 64
 
 
@@ -71,9 +72,10 @@ class ReplicatedState:
         self.log_digest = 0
         self.state_images = StateImages()
         self._events = EventRing(event_ring)
+        self.state_images.outside = lambda: self._events.outside(1, 0)
         self._applied: list[Applied] = []
         self._waiting: list[Applied] = []
-        self._waiting_commands = 0
+        self._waiting_events = 0
         self._position = (0, 0)
         self._recent_hashes: dict[int, int] = {}
         self._update_position()
@@ -112,8 +114,8 @@ class ReplicatedState:
         applied = Applied(log_index, term, outcomes, events, sequence, state_hash)
         self._applied.append(applied)
         self._waiting.append(applied)
-        self._waiting_commands += len(outcomes)
-        if self._waiting_commands >= _RING_BATCH_COMMANDS or len(self._waiting) >= _RING_BATCH_ENTRIES:
+        self._waiting_events += len(events)
+        if self._waiting_events >= _RING_BATCH_EVENTS or len(self._waiting) >= _RING_BATCH_ENTRIES:
             self._update_rings()
 
     def take_applied(self) -> list[Applied]:
@@ -125,7 +127,7 @@ class ReplicatedState:
         """Add the waiting entries to the rings, many at once: one at a time costs more than applying them."""
         if not self._waiting:
             return
-        entries, self._waiting, self._waiting_commands = self._waiting, [], 0
+        entries, self._waiting, self._waiting_events = self._waiting, [], 0
         self._events.append(concatenate_records([entry.events for entry in entries]))
 
     @property
@@ -149,6 +151,14 @@ class ReplicatedState:
     def arrays_outside_snapshots(self) -> list[NDArray[Any]]:
         """Return the arrays that snapshot_parts() neither reads nor writes, as long as no entry is applied."""
         return [*self.engine.arrays_outside_snapshot(), *self.events.outside(*self._kept_events())]
+
+    def arrays_outside_listings(self, *tables: str) -> list[NDArray[Any]]:
+        """Return the arrays that listings of these tables do not read, the events among them."""
+        return [*self.engine.inspect.arrays_outside(*tables), *self._events.outside(1, 0)]
+
+    def growing_memory(self) -> list[Growing]:
+        """Return the memory that more records will take."""
+        return [Growing(*growing) for growing in self.engine.growing_memory()]
 
     def _kept_events(self) -> tuple[int, int]:
         """Return the first and the last event that a snapshot keeps."""

@@ -9,8 +9,12 @@ takes. Owned by the replicated state; the admin service passes requests and the 
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
+from numpy.typing import NDArray
+
+from smrx.consensus.large_pages import LargePages
 from smrx.node.child_file import ChildFile, Write
 from smrx.wire import state_image
 from smrx.wire.state_image import StateImage, StreamPosition
@@ -101,8 +105,11 @@ class StateImages:
     """The images held, by the command they were requested for, and the commands still to be reached."""
 
     def __init__(self) -> None:
-        #: Whether a forked child encodes the images.
+        #: Whether a forked child encodes the images; and the large pages of the process, for which that waits.
         self.forks = False
+        self.pages: LargePages | None = None
+        #: Other arrays of the process, which an image does not read.
+        self.outside: Callable[[], list[NDArray[Any]]] = list
         self.next_sequence = _NEVER  #: Call capture() once this command is applied.
         self._requested: list[int] = []
         self._held: dict[int, HeldImage] = {}
@@ -161,7 +168,7 @@ class StateImages:
         for sequence in sequences:
             self._drop(sequence)
         try:
-            held = capture_image(engine) if not self.forks else _capture_in_child(engine)
+            held = capture_image(engine) if not self.forks else self._capture_in_child(engine)
         except OSError as error:
             log.error("state image after command %d: cannot fork a process: %s", engine.sequence, error.strerror)
             return
@@ -170,8 +177,22 @@ class StateImages:
         while len({id(kept) for kept in self._held.values()}) > _MAX_IMAGES:
             self._drop(next(iter(self._held)))
 
+    def _capture_in_child(self, engine: "Engine") -> HeldImage:
+        """Let a child encode the image; raises OSError if there can be none."""
+        position = _position(engine)
+
+        def produce(write: Write) -> None:
+            data = _encoded(position, engine)
+            write(data)
+            write(state_image.digest(data).encode("ascii"))
+
+        excluded = [*engine.inspect.arrays_outside(*state_image.TABLES), *self.outside()]
+        file = ChildFile(produce, excluded, max_bytes=_MAX_BYTES, seconds=_CHILD_SECONDS, pages=self.pages)
+        return HeldImage(position, file)
+
     def _must_wait(self) -> bool:
-        return self.forks and time.monotonic() < self._not_before
+        now = time.monotonic()
+        return self.forks and (now < self._not_before or (self.pages is not None and not self.pages.is_ready(now)))
 
     def _drop(self, sequence: int) -> None:
         held = self._held.pop(sequence, None)
@@ -189,19 +210,6 @@ def capture_image(engine: "Engine") -> HeldImage:
     """Capture an image of an engine as it is."""
     position = _position(engine)
     return HeldImage(position, _encoded(position, engine))
-
-
-def _capture_in_child(engine: "Engine") -> HeldImage:
-    """Let a child encode the image; raises OSError if there can be none."""
-    position = _position(engine)
-
-    def produce(write: Write) -> None:
-        data = _encoded(position, engine)
-        write(data)
-        write(state_image.digest(data).encode("ascii"))
-
-    excluded = engine.inspect.arrays_outside(*state_image.TABLES)
-    return HeldImage(position, ChildFile(produce, excluded, max_bytes=_MAX_BYTES, seconds=_CHILD_SECONDS))
 
 
 def _position(engine: "Engine") -> StreamPosition:

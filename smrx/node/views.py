@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smrx.consensus.large_pages import LargePages
 from smrx.node.child_file import ChildFile, Write
 
 MAX_VIEWS: Final = 4
@@ -59,8 +60,10 @@ class _View:
 class Views:
     """The views that are held."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, pages: LargePages | None = None) -> None:
+        """`pages`: the large pages of this process; a listing waits for them."""
         self._clock = clock
+        self._pages = pages
         self._views: dict[str, _View] = {}
         self._not_before = 0.0
         #: Seconds that the longest fork blocked the loop.
@@ -84,6 +87,8 @@ class Views:
         for cursor, view in list(self._views.items()):
             if view.owner == owner or (view.read_to_the_end and len(self._views) >= MAX_VIEWS):
                 self._close(cursor)
+        if self._pages is not None and not self._pages.is_ready(now):
+            return Refused("memory is prepared for another listing; ask again in a moment")
         if now < self._not_before or any(not view.file.poll() for view in self._views.values()):
             return Refused("another listing is being taken; ask again in a moment")
         if len(self._views) >= MAX_VIEWS:
@@ -95,7 +100,7 @@ class Views:
                 write(np.ascontiguousarray(block, dtype).view(np.uint8))
 
         try:
-            file = ChildFile(produce, excluded, max_bytes=left, seconds=CHILD_SECONDS)
+            file = ChildFile(produce, excluded, max_bytes=left, seconds=CHILD_SECONDS, pages=self._pages)
         except OSError as error:
             return Refused(f"no process can be started for the listing: {error.strerror}")
         self._not_before = self._clock() + _PAUSES * file.pause_s

@@ -19,6 +19,7 @@ import pytest
 import zmq
 from numpy.typing import NDArray
 
+from smrx.consensus.large_pages import LargePages
 from smrx.consensus.snapshot_files import SnapshotFiles, verify
 from smrx.consensus.snapshot_taker import ForkedSnapshots
 from smrx.consensus.snapshots import Mark, MemorySnapshots, Schedule, Snapshot
@@ -44,6 +45,12 @@ class Source:
 
     def position(self) -> tuple[int, int]:
         return int(self.state[0]), 7
+
+
+@pytest.fixture(autouse=True)
+def ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for large pages: tests/consensus/test_large_pages.py has that."""
+    monkeypatch.setattr(LargePages, "is_ready", lambda pages, now: True)
 
 
 def taker(folder: Path, source: Source, *, persistent: bool = True) -> ForkedSnapshots:

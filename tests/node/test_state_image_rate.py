@@ -13,11 +13,11 @@ from smrx.wire.state_image import StreamPosition
 def test_captures_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     captured: list[int] = []
 
-    def capture(engine: Any) -> HeldImage:
+    def capture(_: StateImages, engine: Any) -> HeldImage:
         captured.append(engine.sequence)
         return HeldImage(StreamPosition(1, engine.sequence, 3, 4, 5), b"image")
 
-    monkeypatch.setattr(state_images, "_capture_in_child", capture)
+    monkeypatch.setattr(StateImages, "_capture_in_child", capture)
     images, engine = StateImages(), SimpleNamespace(sequence=5)
     images.forks = True
     assert images.request(5, engine, 0.0) is not None  # type: ignore[arg-type]
