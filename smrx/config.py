@@ -57,7 +57,8 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only programs of this machine can reach a host."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -84,7 +85,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def on_loopback(self) -> bool:
         """Whether the node is reachable only from its own machine."""
-        return _is_loopback(self.bare_host)
+        return is_loopback(self.bare_host)
 
     @property
     def bare_host(self) -> str:
@@ -226,7 +227,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     @property
     def on_loopback(self) -> bool:
         """Whether it is reachable only from its own machine."""
-        return _is_loopback(self.bare_host)
+        return is_loopback(self.bare_host)
 
 
 class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

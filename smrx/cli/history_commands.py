@@ -1,8 +1,10 @@
 """`smrx history`: show orders, one order's life and fills from an order history. Parses, reads, prints."""
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -12,6 +14,7 @@ from smrx.cli import options, output
 from smrx.cli.cli_errors import CliError
 from smrx.cli.exit_codes import Exit
 from smrx.cli.settle_shared import config_with_history
+from smrx.config import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,16 +110,17 @@ def orders(
     from smrx.history.order_views import OrderViews
 
     with _opened(history, min_sequence, timeout) as reader:
-        found = OrderViews(reader).orders(
+        page = OrderViews(reader).orders(
             account, statuses=statuses or frozenset(), symbol=symbol, before=before, limit=limit
         )
         if as_json:
-            cursor = found[-1].cursor if len(found) == limit else None
-            output.print_json({"sequence": _sequence(reader), "orders": found, "next": cursor})
+            output.print_json({"sequence": reader.sequence, "orders": page.orders, "next": page.next})
             return
     columns = ("ORDER", "CLIENT ORDER", "SYMBOL", "SIDE", "TYPE", "STATUS", "PRICE", "QUANTITY", "FILLED", "AVERAGE",
                "FEES", "CREATED", "CURSOR")  # fmt: skip
-    output.print_table(columns, map(_order_cells, found), empty="no orders")
+    output.print_table(columns, map(_order_cells, page.orders), empty="no orders")
+    if page.next is not None:
+        click.echo(f"the list continues: --before {page.next}")
 
 
 @history.command()
@@ -157,11 +161,11 @@ def order(
         if found is None:
             raise CliError(
                 Exit.REFUSED,
-                f"the history up to event {_sequence(reader):,} has no such order; is --min-sequence needed?",
+                f"the history up to event {reader.sequence:,} has no such order; is --min-sequence needed?",
             )
         shown, steps = found
         if as_json:
-            output.print_json({"sequence": _sequence(reader), "order": shown, "timeline": steps})
+            output.print_json({"sequence": reader.sequence, "order": shown, "timeline": steps})
             return
     for name, value in msgspec.structs.asdict(shown).items():
         if value not in (None, ""):
@@ -195,10 +199,52 @@ def fills(
         found = OrderViews(reader).fills(account, before=before, limit=limit)
         if as_json:
             cursor = found[-1].event_sequence if len(found) == limit else None
-            output.print_json({"sequence": _sequence(reader), "fills": found, "next": cursor})
+            output.print_json({"sequence": reader.sequence, "fills": found, "next": cursor})
             return
     columns = ("EVENT", "TIME", "TRADE", "ORDER", "SYMBOL", "SIDE", "PRICE", "QUANTITY", "FEE", "LIQUIDITY")
     output.print_table(columns, map(_fill_cells, found), empty="no fills")
+
+
+@history.command()
+@click.option("--history", metavar="DIR", help="The directory of the history, instead of the configured one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7080, show_default=True, help="0: any free port.")
+@options.config_option
+def serve(history: str | None, host: str, port: int) -> None:
+    """Answer queries of the history over HTTP, on this machine only: every process that can connect sees every order.
+
+    /openapi.json describes the paths. Needs: pip install smrx[http].
+
+    \b
+    Example:
+      smrx history serve --history settled/history
+      curl 'http://127.0.0.1:7080/v1/orders?account=7&status=New,PartiallyFilled'
+    """
+    if not is_loopback(host):
+        raise click.BadParameter(f"expected a loopback address, found {host}", param_hint="--host")
+    place = _place(history)
+    try:
+        import uvicorn
+
+        from smrx.history.history_http import HistoryService
+    except ModuleNotFoundError as error:
+        raise CliError(
+            Exit.USAGE, f"the package {error.name} is not installed; install it with: pip install smrx[http]"
+        ) from None
+    service = HistoryService(place)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), port))
+    except OSError as error:
+        raise CliError(Exit.RESOURCE, f"cannot listen on {host}:{port}: {error.strerror}") from None
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"order history of {place} on http://{shown}:{listener.getsockname()[1]}", err=True)
+    settings = uvicorn.Config(service.application(), log_level="warning", access_log=False, lifespan="off")
+    try:
+        uvicorn.Server(settings).run(sockets=[listener])
+    finally:
+        service.close()
 
 
 @contextmanager
@@ -207,9 +253,7 @@ def _opened(directory: str | None, min_sequence: int | None, timeout: float) -> 
     from smrx.history.history_reader import HistoryReader
     from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
-    place = config_with_history(options.config(), directory).settlement.history_path
-    if place is None:
-        raise click.UsageError("the configuration has no settlement.history; name the directory with --history")
+    place = _place(directory)
     deadline = time.monotonic() + timeout
     while True:
         is_late = min_sequence is None or time.monotonic() > deadline
@@ -217,7 +261,7 @@ def _opened(directory: str | None, min_sequence: int | None, timeout: float) -> 
             held = 0
             try:
                 reader = stack.enter_context(HistoryReader(place))
-                held = _sequence(reader)
+                held = reader.sequence
             except SinkError as error:
                 # Its first commit may be still to come.
                 if is_late:
@@ -233,8 +277,12 @@ def _opened(directory: str | None, min_sequence: int | None, timeout: float) -> 
         time.sleep(_POLL_SECONDS)
 
 
-def _sequence(reader: "HistoryReader") -> int:
-    return 0 if reader.checkpoint is None else reader.checkpoint.event_sequence
+def _place(directory: str | None) -> Path:
+    """Return the directory of the history; raises UsageError if none is named."""
+    place = config_with_history(options.config(), directory).settlement.history_path
+    if place is None:
+        raise click.UsageError("the configuration has no settlement.history; name the directory with --history")
+    return place
 
 
 def _order_cells(row: "OrderView") -> list[object]:

@@ -51,6 +51,7 @@ class HistoryReader:
         """Open what a HistoryStore wrote. Raises SinkError if it is not there, SinkMismatch if it is not understood."""
         place = Path(path).expanduser()
         self.name = f"history {place}"
+        self._place = place
         try:
             self._env = lmdb.open(
                 str(place), map_size=_MAP_BYTES, max_dbs=len(TABLES), readonly=True, create=False, max_readers=126
@@ -59,15 +60,31 @@ class HistoryReader:
                 # Without `create`, a missing table is an error.
                 self._tables = {name: self._env.open_db(name, create=False, **OPTIONS.get(name, {})) for name in TABLES}
                 self._transaction = self._env.begin()
-                found = self._transaction.get(STATE, db=self._tables[b"meta"])
-                if found is None:
-                    raise SinkError(f"{place}: holds no order history yet")
-                self._state = decode(bytes(found), HistoryState, FORMAT, self.name)
+                self._load()
             except BaseException:
                 self._env.close()
                 raise
         except lmdb.Error as error:
             raise SinkError(f"{place}: is not the LMDB environment of an order history: {error}") from None
+
+    def refresh(self) -> None:
+        """Move to what is committed now. Rows that were read before stay valid. Raises SinkError, SinkMismatch."""
+        self._transaction.abort()
+        try:
+            self._transaction = self._env.begin()
+        except lmdb.MapResizedError:
+            # The writer has made the map larger.
+            self._env.set_mapsize(_MAP_BYTES)
+            self._transaction = self._env.begin()
+        if self._transaction.id() != self._id:
+            self._load()
+
+    def _load(self) -> None:
+        self._id = self._transaction.id()
+        found = self._transaction.get(STATE, db=self._tables[b"meta"])
+        if found is None:
+            raise SinkError(f"{self._place}: holds no order history yet")
+        self._state = decode(bytes(found), HistoryState, FORMAT, self.name)
         #: The updates that the indexes do not cover yet.
         self._tail = self._updates_after(self._state.indexed)
         self._tail_ids = self._tail["order_id"].copy()
@@ -89,6 +106,11 @@ class HistoryReader:
     def checkpoint(self) -> Checkpoint | None:
         """The place in the stream at which every answer is true."""
         return self._state.checkpoint
+
+    @property
+    def sequence(self) -> int:
+        """The last event that the history holds, 0 before the first."""
+        return 0 if self._state.checkpoint is None else self._state.checkpoint.event_sequence
 
     @property
     def counts(self) -> tuple[int, int, int]:

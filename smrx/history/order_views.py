@@ -1,6 +1,5 @@
 """Show orders of the history: symbols, decimals as text, times in RFC 3339. Called by the command line."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import IntEnum
 from itertools import islice
@@ -18,6 +17,8 @@ from smrx.wire.codes import EventKind, OrderFlags, OrderType, Reason, Side, Time
 
 #: Decimal places of an average price beyond those of the tick.
 _AVERAGE_PLACES: Final = 8
+#: A filter that few orders pass costs no more than so many lookups a page.
+MAX_LOOKED_AT: Final = 5_000
 _NO_ASSET: Final = Asset(0, "", 0)
 
 
@@ -47,6 +48,13 @@ class OrderView(msgspec.Struct, kw_only=True, omit_defaults=True):
     stop: str | None = None
     display: str | None = None
     expires: str | None = None
+
+
+class Page(msgspec.Struct, kw_only=True):
+    """Orders, and where the list continues."""
+
+    orders: list[OrderView]
+    next: int | None  #: the cursor for the next page; None if there is none
 
 
 class UpdateView(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -94,19 +102,23 @@ class OrderViews:
         symbol: str | None = None,
         before: int | None = None,
         limit: int = 50,
-    ) -> list[OrderView]:
-        """Return orders of an account, newest first; of these statuses only if there are some."""
+    ) -> Page:
+        """Return orders of an account, newest first; of these statuses only if there are some.
 
-        def found() -> Iterator[OrderView]:
-            for page in self._reader.placed(account, before):
-                for first in page:
-                    if symbol is not None and self._instrument(first).symbol != symbol:
-                        continue
-                    last = self._reader.latest(int(first["order_id"])) if first["order_id"] else first
-                    if not statuses or int(last["status"]) in statuses:
-                        yield self.order(first, last)
-
-        return list(islice(found(), limit))
+        A page looks at MAX_LOOKED_AT orders at most, and then continues where it stopped.
+        """
+        found: list[OrderView] = []
+        cursor = 0
+        for looked_at, first in enumerate(row for page in self._reader.placed(account, before) for row in page):
+            if len(found) == limit or looked_at == MAX_LOOKED_AT:
+                return Page(orders=found, next=cursor)
+            cursor = int(first["event_sequence"])
+            if symbol is not None and self._instrument(first).symbol != symbol:
+                continue
+            last = self._reader.latest(int(first["order_id"])) if first["order_id"] else first
+            if not statuses or int(last["status"]) in statuses:
+                found.append(self.order(first, last))
+        return Page(orders=found, next=None)
 
     def timeline(self, order_id: int) -> tuple[OrderView, list[UpdateView]] | None:
         """Return an order and its steps, or None if it is not known."""

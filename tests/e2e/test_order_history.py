@@ -3,6 +3,10 @@
 import json
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,17 +44,41 @@ def writer(cluster: LocalCluster, out: Path) -> Iterator[None]:
             process.kill()
 
 
+@contextmanager
+def service(cluster: LocalCluster, directory: Path) -> Iterator[str]:
+    """Run `smrx history serve` on a free port; yield its address."""
+    command = [sys.executable, "-m", "smrx", "--config", str(cluster.config_path), "history", "serve", "--port", "0"]
+    with subprocess.Popen([*command, "--history", str(directory)], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            yield process.stderr.readline().split()[-1]
+        finally:
+            process.terminate()
+
+
+def asked(url: str) -> Any:
+    """Return an answer of the service; ask again while what is wanted is still to come."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+
+
 def test_life_of_an_order_is_told_across_kills(make_cluster: MakeCluster, tmp_path: Path) -> None:
     cluster, out = make_cluster(nodes=1), tmp_path / "out"
-    with Client(cluster.config, account=0) as client:
+    with Client(cluster.config, account=0) as client, service(cluster, out / "history") as url:
         open_market(client)
         placed = client.place_limit("BTC-USD", "sell", "50000.00", "1.0", account=1, client_order_id=NAME)
 
-        def order(*options: str) -> Any:
-            sequence = str(client.status().event_sequence)
-            named = ["--account", "1", "--client-order-id", NAME]
-            wait = ["--history", str(out / "history"), "--min-sequence", sequence, "--timeout", "60"]
-            return smrx(cluster, "history", "order", *named, *wait, "--json")["order"]
+        def order() -> Any:
+            """Return the order, as history has it once it holds everything that has happened so far."""
+            named = urllib.parse.urlencode({"account": 1, "client_order_id": NAME})
+            wanted = f"{url}/v1/orders/by-client-order-id?{named}&min_sequence={client.status().event_sequence}"
+            return asked(wanted)["order"]
 
         with writer(cluster, out):
             shown = order()

@@ -111,7 +111,7 @@ def test_open_orders_are_those_without_an_end(reader: HistoryReader) -> None:
 
 def test_views_show_decimals_and_filter(reader: HistoryReader) -> None:
     views = OrderViews(reader)
-    filled = views.orders(ACCOUNTS[0], statuses=frozenset({OrderStatus.FILLED}), symbol="BTC-USD", limit=10)
+    filled = views.orders(ACCOUNTS[0], statuses=frozenset({OrderStatus.FILLED}), symbol="BTC-USD", limit=10).orders
     assert len(filled) == 10
     for order in filled:
         found = views.timeline(order.order_id)
