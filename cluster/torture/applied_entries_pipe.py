@@ -71,7 +71,7 @@ def install_pipe(arguments: list[str]) -> list[str]:
             node = super()._node_of(node_id)
             if node is None or node_id != self.me.id:
                 return node
-            return msgspec.structs.replace(node, orders_port=int(address.rpartition(":")[2]))
+            return msgspec.structs.replace(node, orders_tcp_port=int(address.rpartition(":")[2]))
 
     names: Any = reactor
     names.ReplicatedState, names.Node = RecordedState, RecordedNode

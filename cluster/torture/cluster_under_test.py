@@ -58,7 +58,7 @@ class ClusterUnderTest(LocalCluster):
         self.pairs: list[Pair] = [(one, other) for one in ports for other in ports if one != other]
         #: The links between the clients and each node.
         self.client_links: list[Pair] = [(CLIENTS, node) for node in ports]
-        entries = {(CLIENTS, node.id): _port(node.orders_address) for node in self.config.nodes}
+        entries = {(CLIENTS, node.id): _port(node.orders_tcp_address) for node in self.config.nodes}
         self.links = LinkProxies({pair: ports[pair[1]] for pair in self.pairs} | entries)
         #: The configuration that clients use: order entry is at the proxies.
         self.client_config = self.config
@@ -98,7 +98,7 @@ class ClusterUnderTest(LocalCluster):
             self._processes[node_id] = subprocess.Popen(
                 [
                     *(sys.executable, "-m", *self._program, str(descriptor)),
-                    self.client_config.node(node_id).orders_address,
+                    self.client_config.node(node_id).orders_tcp_address,
                     *("--config", str(self._config_path(node_id)), "node", "--id", str(node_id), *options),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -114,7 +114,7 @@ class ClusterUnderTest(LocalCluster):
         return lines[-1] if lines else ""
 
     def _with_proxied_entry(self, node: NodeConfig) -> NodeConfig:
-        return msgspec.structs.replace(node, orders_port=self.links.port((CLIENTS, node.id)))
+        return msgspec.structs.replace(node, orders_tcp_port=self.links.port((CLIENTS, node.id)))
 
     def _config_path(self, node_id: int) -> Path:
         return self.directory / f"cluster-of-node-{node_id}.toml"

@@ -23,6 +23,7 @@ from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import InvalidValue
 from smrx.client.client_methods import ClientMethods
 from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
+from smrx.client.node_links import LINK_ERRORS, NodeLink, NodeLinks
 from smrx.client.node_sockets import CONNECT_ERRORS, REFUSED, NodeSocket, connect_error
 from smrx.client.results import Update
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
@@ -115,6 +116,53 @@ class _WatchedSocket(NodeSocket):
         super().close()
 
 
+class _WatchedLinks:
+    """The connections to order entry over TCP, whose frames and ends are reported by the event loop."""
+
+    def __init__(self, client: "AsyncClient", nodes: NodeLinks) -> None:
+        self.nodes = nodes
+        self._client = weakref.ref(client)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self) -> None:
+        """Let the running event loop watch the connections."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self.nodes.poller.descriptor, self._read)
+
+    def schedule(self) -> None:
+        """Connect again at the right time, if a node is not connected."""
+        deadline = self.nodes.next_deadline
+        if deadline == float("inf") or self._loop is None or self._timer is not None:
+            return
+        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()) + _LATER_S, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.nodes.tick(time.monotonic())
+        self._read()
+
+    def _read(self) -> None:
+        self.nodes.poller.run(0.0)
+        self.nodes.tick(time.monotonic())
+        client = self._client()
+        if client is not None:
+            client._receive(self.nodes)
+        self.schedule()
+
+    def close(self) -> None:
+        """Close all connections."""
+        # The event loop of a client that was dropped may be closed.
+        with contextlib.suppress(RuntimeError):
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._loop is not None:
+                self._loop.remove_reader(self.nodes.poller.descriptor)
+        self._loop = None
+        self.nodes.close()
+
+
 class AsyncClient(ClientMethods):
     """A session of one account with the leader of a cluster; see Client for the arguments."""
 
@@ -130,13 +178,18 @@ class AsyncClient(ClientMethods):
         key: str | Path | None = None,
     ) -> None:
         self._keys = client_core.keys_of(cluster, key)
-        self._pinger = SessionPinger(self, self._keys) if cancel_on_disconnect else None
+        self._pinger = (
+            SessionPinger(self, self._keys, client_core.cluster_number_of(cluster)) if cancel_on_disconnect else None
+        )
         self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._order_sockets: dict[str, _WatchedSocket] = {}
+        self._links = _WatchedLinks(self, client_core.links_of(cluster, self._keys)) if self._core.uses_links else None
         self._admin_sockets: dict[str, _WatchedSocket] = {}
         # Also when the client is dropped without close(): pyzmq would close the sockets in any order and then hang.
-        self._release = weakref.finalize(self, _close_sockets, self._order_sockets, self._admin_sockets, self._context)
+        self._release = weakref.finalize(
+            self, _close_sockets, self._order_sockets, self._admin_sockets, self._links, self._context
+        )
         self._release.atexit = False
         self._replies: dict[int, asyncio.Future[AnyReply]] = {}
         self._request_id = 0
@@ -363,18 +416,18 @@ class AsyncClient(ClientMethods):
             self._core.time_out(now)
         session = self._core.session
         if session is None:
-            _close_all(self._order_sockets)
+            self._drop_order_sockets()
         else:
             for action in session.take_actions():
                 if isinstance(action, DropConnection):
-                    node = self._order_sockets.pop(action.address, None)
-                    if node is not None:
-                        node.close()
+                    self._drop_order_socket(action.address)
                     continue
                 try:
                     self._order_socket(action.address).send(action.data, only_if_idle=action.ping)
-                except CONNECT_ERRORS as error:
+                except (*CONNECT_ERRORS, *LINK_ERRORS) as error:
                     session.search.set_status(action.address, connect_error(error))
+            if self._links is not None:
+                self._links.schedule()
         for changed in self._changed:
             if not changed.done():
                 changed.set_result(None)
@@ -403,6 +456,19 @@ class AsyncClient(ClientMethods):
             self._core.session.tick(time.monotonic())
         self._turn()
 
+    def _receive(self, nodes: NodeLinks) -> None:
+        """Handle what has arrived over TCP."""
+        session = self._core.session
+        if session is None:
+            return
+        now = time.monotonic()
+        nodes.receive(
+            lambda address, data: session.receive(address, data, now),
+            lambda address: session.disconnected(address, now),
+            self._on_refusal,
+        )
+        self._turn()
+
     def _on_messages(self, address: str, messages: list[bytes]) -> None:
         if self._core.session is not None:
             now = time.monotonic()
@@ -419,7 +485,23 @@ class AsyncClient(ClientMethods):
         if self._core.session is not None:
             self._core.session.search.set_status(address, REFUSED)
 
-    def _order_socket(self, address: str) -> _WatchedSocket:
+    def _drop_order_socket(self, address: str) -> None:
+        if self._links is not None:
+            self._links.nodes.drop(address)
+            return
+        node = self._order_sockets.pop(address, None)
+        if node is not None:
+            node.close()
+
+    def _drop_order_sockets(self) -> None:
+        if self._links is not None:
+            self._links.nodes.drop_all()
+        _close_all(self._order_sockets)
+
+    def _order_socket(self, address: str) -> _WatchedSocket | NodeLink:
+        if self._links is not None:
+            self._links.watch()
+            return self._links.nodes.to(address)
         node = self._order_sockets.get(address)
         if node is None:
             node = self._order_sockets[address] = _WatchedSocket(
@@ -494,8 +576,13 @@ def _weakly(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def _close_sockets(
-    orders: dict[str, _WatchedSocket], admins: dict[str, _WatchedSocket], context: "zmq.Context[zmq.Socket[bytes]]"
+    orders: dict[str, _WatchedSocket],
+    admins: dict[str, _WatchedSocket],
+    links: _WatchedLinks | None,
+    context: "zmq.Context[zmq.Socket[bytes]]",
 ) -> None:
+    if links is not None:
+        links.close()
     _close_all(orders)
     _close_all(admins)
     context.term()

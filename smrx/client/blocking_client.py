@@ -21,6 +21,7 @@ from smrx.client.client_core import ClientCore, Cluster, Waiter
 from smrx.client.client_errors import ClientError, InvalidValue
 from smrx.client.client_methods import ClientMethods
 from smrx.client.io_steps import Connect, Query, Sleep, Step, Steps, Submit, with_signature_of
+from smrx.client.node_links import LINK_ERRORS, NodeLinks
 from smrx.client.node_sockets import CONNECT_ERRORS, REFUSED, NodeSockets, connect_error
 from smrx.client.results import Update
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW
@@ -41,8 +42,9 @@ T = TypeVar("T")
 class Client(ClientMethods):
     """A session of one account with the leader of a cluster.
 
-    `cluster` is a Config, or one or more order entry addresses; one node is enough to find the leader. The session is
-    opened with the first command. A call raises Unavailable if nothing is answered for `timeout` seconds.
+    `cluster` is a Config, or one or more order entry addresses, smrx:// for TCP or tcp:// for ZeroMQ; one node is
+    enough to find the leader. With a Config it is TCP. The session is opened with the first command. A call raises
+    Unavailable if nothing is answered for `timeout` seconds.
 
     `cancel_on_disconnect`: the exchange cancels this client's open orders when the client is closed, and when it has
     received no ping of this process for the `disconnect_ms` of the configuration.
@@ -63,11 +65,17 @@ class Client(ClientMethods):
         key: str | Path | None = None,
     ) -> None:
         self._keys = keys = client_core.keys_of(cluster, key)
-        self._pinger = SessionPinger(self, keys) if cancel_on_disconnect else None
+        self._pinger = (
+            SessionPinger(self, keys, client_core.cluster_number_of(cluster)) if cancel_on_disconnect else None
+        )
         self._core = ClientCore(cluster, account, timeout, window, frame_commands, pinger=self._pinger)
         self._frame_commands = frame_commands
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._order_sockets = NodeSockets(self._context, frames.MAX_FRAME_BYTES, keys)
+        self._order_sockets: NodeSockets | NodeLinks = (
+            client_core.links_of(cluster, keys)
+            if self._core.uses_links
+            else NodeSockets(self._context, frames.MAX_FRAME_BYTES, keys)
+        )
         self._admin_sockets = NodeSockets(self._context, admin.MAX_REPLY_BYTES, keys)
         # Also when the client is dropped without close(): pyzmq would close the sockets in any order and then hang.
         self._release = weakref.finalize(self, _close_sockets, self._order_sockets, self._admin_sockets, self._context)
@@ -307,7 +315,7 @@ class Client(ClientMethods):
                     continue
                 try:
                     self._order_sockets.to(action.address).send(action.data, only_if_idle=action.ping)
-                except CONNECT_ERRORS as error:
+                except (*CONNECT_ERRORS, *LINK_ERRORS) as error:
                     session.search.set_status(action.address, connect_error(error))
         self._order_sockets.flush()
 
@@ -344,7 +352,9 @@ class Client(ClientMethods):
             raise InvalidValue("the client was closed; create a new one")
 
 
-def _close_sockets(orders: NodeSockets, admins: NodeSockets, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
-    orders.drop_all()
+def _close_sockets(
+    orders: NodeSockets | NodeLinks, admins: NodeSockets, context: "zmq.Context[zmq.Socket[bytes]]"
+) -> None:
+    orders.close()
     admins.drop_all()
     context.term()

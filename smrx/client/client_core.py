@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx import client_keys
+from smrx.client import node_links
 from smrx.client.client_errors import ClientError, InvalidValue, ProtocolError, Refused, Unavailable
+from smrx.client.node_links import NodeLinks, is_link
 from smrx.client.operations import Operations
 from smrx.client.query_routing import AdminDirectory, QueryRouter
 from smrx.client.session import DEFAULT_FRAME_COMMANDS, DEFAULT_WINDOW, ClientSession
@@ -24,6 +26,8 @@ from smrx.client.session_states import LocalError
 from smrx.client_keys import ClientKeys
 from smrx.config import Config
 from smrx.key_files import KeysError
+from smrx.links.greeting import ANY_CLUSTER, cluster_number
+from smrx.wire import frames
 from smrx.wire.codes import SessionFlags
 from smrx.wire.command_list import NO_DETAILS, CommandList, join
 from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS, DETAILS_SIZE, OUTCOME
@@ -102,13 +106,19 @@ class ClientCore:
     ) -> None:
         cluster = with_default(cluster)
         if isinstance(cluster, Config):
-            self._addresses: tuple[str, ...] = tuple(node.orders_address for node in cluster.nodes)
+            self._addresses: tuple[str, ...] = tuple(
+                node.orders_tcp_address if node_links.IS_AVAILABLE else node.orders_address for node in cluster.nodes
+            )
         else:
             self._addresses = tuple(cluster)
         if not self._addresses or not all(isinstance(a, str) and "://" in a for a in self._addresses):
             raise InvalidValue(
-                f"cluster: expected a Config or addresses such as tcp://127.0.0.1:7111, found {list(self._addresses)}"
+                f"cluster: expected a Config or addresses such as smrx://127.0.0.1:7113, found {list(self._addresses)}"
             )
+        if len({is_link(address) for address in self._addresses}) > 1:
+            raise InvalidValue("cluster: expected addresses of one transport, smrx:// (TCP) or tcp:// (ZeroMQ)")
+        #: Whether orders go over TCP, and not over ZeroMQ.
+        self.uses_links = is_link(self._addresses[0])
         self.config = cluster if isinstance(cluster, Config) else None
         self._window, self._frame_commands = window, frame_commands
         self._pinger = pinger
@@ -269,6 +279,17 @@ def with_default(cluster: Cluster) -> Config | Sequence[str]:
     if cluster is None:
         return Config()
     return (cluster,) if isinstance(cluster, str) else cluster
+
+
+def links_of(cluster: Cluster, keys: ClientKeys | None) -> NodeLinks:
+    """Return connections to order entry over TCP."""
+    return NodeLinks(frames.MAX_FRAME_BYTES, keys, cluster_number_of(cluster))
+
+
+def cluster_number_of(cluster: Cluster) -> int:
+    """Return the number of a cluster for a greeting; without a Config it may be any."""
+    cluster = with_default(cluster)
+    return cluster_number(cluster.cluster) if isinstance(cluster, Config) else ANY_CLUSTER
 
 
 def keys_of(cluster: Cluster, key: str | Path | None) -> ClientKeys | None:

@@ -10,6 +10,7 @@ request carries its id.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from smrx.config import ORDERS_SCHEME
 from smrx.wire.frames import LeaderHint
 
 #: Interval between rounds of pings: short against an election (0.6 to 1.2 s), long against one turn of a node.
@@ -18,7 +19,7 @@ MAX_ROUND_S: Final = 0.25
 #: More than any cluster has members; bounds the memory that a node reporting false addresses can take.
 MAX_ADDRESSES: Final = 64
 _MAX_ADDRESS_LENGTH: Final = 256
-_TRANSPORTS: Final = ("tcp://", "ipc://", "inproc://")
+_TRANSPORTS: Final = ("tcp://", "ipc://", "inproc://", ORDERS_SCHEME)
 _NOT_ASKED: Final = "not asked yet"
 
 
@@ -89,12 +90,9 @@ class LeaderSearch:
         self.set_status(address, status)
         if hint.admin_address is not None and is_valid_address(hint.admin_address):
             self.admin_addresses[address] = hint.admin_address
-        if (
-            hint.order_address is not None
-            and is_valid_address(hint.order_address)
-            and len(self._status) < MAX_ADDRESSES
-        ):
-            self._status.setdefault(hint.order_address, _NOT_ASKED)
+        leader = leader_address(address, hint)
+        if leader is not None and len(self._status) < MAX_ADDRESSES:
+            self._status.setdefault(leader, _NOT_ASKED)
 
     def set_status(self, address: str, status: str) -> None:
         """Record the status of a known address, for error messages."""
@@ -108,6 +106,12 @@ class LeaderSearch:
     def describe(self) -> str:
         """Return every address with its last status, for error messages."""
         return "; ".join(f"{address}: {status}" for address, status in self._status.items())
+
+
+def leader_address(address: str, hint: LeaderHint) -> str | None:
+    """Return where the leader takes orders over the transport of the node at `address`, None if that is not said."""
+    leader = hint.order_tcp_address if address.startswith(ORDERS_SCHEME) else hint.order_address
+    return leader if leader is not None and is_valid_address(leader) else None
 
 
 def is_valid_address(address: str) -> bool:

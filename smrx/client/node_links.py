@@ -5,6 +5,7 @@ the caller: the blocking client waits in NodeLinks.wait(), the asyncio client wh
 readable. Never looks into a frame. The counterpart for ZeroMQ is node_sockets.py; an address says which of the two.
 """
 
+import select
 import socket
 import time
 from collections import deque
@@ -30,6 +31,8 @@ _QUEUE_BYTES: Final = 1 << 30
 _FRAMES: Final = 256
 #: Why a node cannot be connected to.
 LINK_ERRORS: Final = (OSError, ValueError, KeysError)
+#: Whether an event loop can watch the connections.
+IS_AVAILABLE: Final = hasattr(select, "epoll")
 
 
 def is_link(address: str) -> bool:
@@ -121,6 +124,16 @@ class NodeLink:
         """Whether frames are queued."""
         return bool(self._queue)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether a frame would be sent at once."""
+        return self._dialer.usable is not None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether frames have arrived, the connection broke, or the node has refused the key."""
+        return bool(self._messages) or self._broke or self.refused
+
     def receive(self) -> list[bytes]:
         """Return the frames that have arrived."""
         found, self._messages = self._messages, []
@@ -153,12 +166,19 @@ class NodeLink:
 class NodeLinks:
     """The connections to all nodes, by address; each is made when first used. See NodeSockets."""
 
-    def __init__(self, max_frame_bytes: int, keys: ClientKeys | None = None, cluster: int = 0) -> None:
+    def __init__(
+        self,
+        max_frame_bytes: int,
+        keys: ClientKeys | None = None,
+        cluster: int = greeting.ANY_CLUSTER,
+        poller: Poller | None = None,
+    ) -> None:
+        """`cluster`: see greeting.cluster_number(). `poller`: the one of the caller's loop, which runs it."""
         self._max_frame_bytes = max_frame_bytes
         self._keys = keys
         self._cluster = cluster
         self._nodes: dict[str, NodeLink] = {}
-        self.poller = Poller()
+        self.poller = poller or Poller()
 
     def to(self, address: str) -> NodeLink:
         """Return the connection to a node. Raises one of LINK_ERRORS."""
@@ -167,6 +187,16 @@ class NodeLinks:
             node = NodeLink(self.poller, address, self._max_frame_bytes, self._keys, self._cluster)
             self._nodes[address] = node
         return node
+
+    @property
+    def nodes(self) -> tuple[NodeLink, ...]:
+        """The connections."""
+        return tuple(self._nodes.values())
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether frames wait for a connection."""
+        return any(node.has_queued for node in self._nodes.values())
 
     @property
     def next_deadline(self) -> float:
@@ -198,6 +228,8 @@ class NodeLinks:
     ) -> None:
         """Report what the last wait() found of each node: frames, a broken connection, a refusal of the key."""
         for node in tuple(self._nodes.values()):
+            if not node.has_news:
+                continue
             for data in node.receive():
                 on_message(node.address, data)
             if node.disconnected():

@@ -252,3 +252,7 @@ class NodeSockets:
         """Close all sockets."""
         for address in tuple(self._nodes):
             self.drop(address)
+
+    def close(self) -> None:
+        """Close all sockets for good."""
+        self.drop_all()

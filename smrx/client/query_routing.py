@@ -39,7 +39,11 @@ class AdminDirectory:
 
     def __init__(self, config: Config | None) -> None:
         self._by_node = {node.id: node.admin_address for node in config.nodes} if config else {}
-        self._by_orders = {node.orders_address: node.admin_address for node in config.nodes} if config else {}
+        self._by_orders = {
+            address: node.admin_address
+            for node in (config.nodes if config else ())
+            for address in (node.orders_address, node.orders_tcp_address)
+        }
         self._leader: str | None = None
         self._silent: set[str] = set()
 

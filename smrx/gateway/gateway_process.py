@@ -16,7 +16,6 @@ from types import FrameType
 from typing import Final
 
 import numpy as np
-import xxhash
 
 from smrx import client_keys, compile_cache
 from smrx.client.admin_client import open_admin_client
@@ -25,7 +24,7 @@ from smrx.gateway.native.command_block import AnyRoute
 from smrx.gateway.native.native_server import NativeServer
 from smrx.gateway.person_directory import Person, PersonDirectory, reader
 from smrx.gateway.upstream import Upstream
-from smrx.gateway.upstream_sockets import UpstreamSockets
+from smrx.gateway.upstream_links import UpstreamLinks
 from smrx.key_files import KeyPair, KeysError
 from smrx.links import greeting, tls
 from smrx.links.connection import Connection
@@ -38,8 +37,6 @@ from smrx.wire import soup_packets
 
 log = logging.getLogger(__name__)
 
-#: The time until a socket that had no connection is tried again.
-_RETRY_SECONDS: Final = 0.005
 #: A connection whose peer leaves what it was sent unread for so long is closed.
 _UNREAD_MS: Final = 10_000
 _QUEUE_BYTES: Final = 4 << 20
@@ -70,8 +67,9 @@ class Gateway:
         self._persons_version = 0
         self._stop = False
         self._poller = Poller()
-        self.upstream = Upstream([node.orders_address for node in config.nodes])
-        self._sockets = UpstreamSockets(self.upstream, self._poller, keys)
+        self.upstream = Upstream([node.orders_tcp_address for node in config.nodes])
+        cluster = greeting.cluster_number(config.cluster)
+        self._links = UpstreamLinks(self.upstream, self._poller, keys, cluster)
         if keys is not None:
             ask = self._closing.enter_context(
                 open_admin_client(config, _ADMIN_SECONDS, key or settings.secret_key_file)
@@ -95,9 +93,9 @@ class Gateway:
         )
         own = None if keys is None else keys.own
         try:
-            self._listener = self._listen(bounds, own, xxhash.xxh3_64_intdigest(config.cluster.encode()))
+            self._listener = self._listen(bounds, own, cluster)
         except OSError as error:
-            self._sockets.close()
+            self._links.close()
             raise GatewayPortError(
                 f"gateway {settings.name!r} cannot listen on {settings.address}: {error.strerror}; it may be running "
                 "already: stop the process that uses the address, or give this gateway another name and port"
@@ -147,6 +145,7 @@ class Gateway:
         self._poller.run(self._timeout())  # bytes of clients are buffered, answers of the leader received
         now = time.monotonic()
         self.native.set_time(now)
+        self._links.receive(now)
         for answer in self.upstream.take_answers():
             self.native.answer(answer)
         for refusal in self.upstream.take_refusals():
@@ -158,8 +157,7 @@ class Gateway:
             self.native.read(may_submit=self.upstream.is_idle)
         self.upstream.tick(now)
         self._report(now)
-        self._sockets.perform(self.upstream.take_actions())
-        self._sockets.flush()
+        self._links.perform(self.upstream.take_actions())
         self.native.tick()
         if self._persons is not None and self._persons.version != self._persons_version:
             self._persons_version = self._persons.version
@@ -170,7 +168,7 @@ class Gateway:
         """Close every socket."""
         self._closing.close()
         self._listener.close()
-        self._sockets.close()
+        self._links.close()
         self._poller.close()
 
     def _timeout(self) -> float:
@@ -178,10 +176,9 @@ class Gateway:
             return 0.0
         now = time.monotonic()
         deadline = min(
-            self.upstream.deadline or self.native.next_deadline, self.native.next_deadline, self._listener.next_deadline
-        )
-        if self._sockets.has_queued:
-            deadline = min(deadline, now + _RETRY_SECONDS)
+            self.upstream.deadline or self.native.next_deadline, self.native.next_deadline,
+            self._listener.next_deadline, self._links.next_deadline,
+        )  # fmt: skip
         return max(0.0, deadline - now)
 
     def _submit(

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import xxhash
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from zmq.utils import z85
 
@@ -44,6 +45,11 @@ _CLIENT: Final = b"smrx link client 1"
 
 class GreetingError(Exception):
     """The other end is refused; the message is a reason to be counted."""
+
+
+def cluster_number(name: str) -> int:
+    """Return the number of a cluster for a greeting."""
+    return xxhash.xxh3_64_intdigest(name.encode())
 
 
 class Terms(NamedTuple):

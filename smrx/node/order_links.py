@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from smrx.consensus.keys import LinkKeys
@@ -103,7 +102,7 @@ class OrderLinks:
             queue_bytes=_ALL_BYTES,
             unread_ms=_UNREAD_MS,
         )
-        terms = Terms(greeting.ORDERS, xxhash.xxh3_64_intdigest(cluster.encode()))
+        terms = Terms(greeting.ORDERS, greeting.cluster_number(cluster))
         server = None if keys is None else tls.server()
         own = None if keys is None else keys.own
         certificate = None if server is None else server.certificate

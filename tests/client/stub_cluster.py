@@ -13,12 +13,13 @@ import msgspec
 import numpy as np
 import zmq
 
-from smrx.config import Config, NodeConfig
+from smrx.config import ORDERS_SCHEME, Config, NodeConfig
 from smrx.wire import admin, frames
 from smrx.wire.codes import CommandKind, Side
 from smrx.wire.frames import ErrorBody, ErrorCode, FrameKind, LeaderHint
 from smrx.wire.records import COMMAND, COMMAND_SIZE
 from tests.client.stub_exchange import StubExchange
+from tests.client.tcp_bridge import TcpBridge
 
 LOCAL = "tcp://127.0.0.1:*"
 
@@ -41,7 +42,8 @@ class Faults:
 class StubCluster:
     """Nodes 1 to n; used as a context manager."""
 
-    def __init__(self, nodes: int = 3) -> None:
+    def __init__(self, nodes: int = 3, transport: str = "tcp") -> None:
+        """Order entry is served over both transports; `orders_addresses` are those of one."""
         self.exchange = StubExchange()
         self.faults = Faults()
         self.leader: int | None = 1
@@ -64,7 +66,10 @@ class StubCluster:
         self._woken = self._context.socket(zmq.PAIR)
         self._wake.bind("inproc://wake")
         self._woken.connect("inproc://wake")
-        self.orders_addresses = [socket.last_endpoint.decode() for socket in self._orders.values()]
+        self._zmq_addresses = [socket.last_endpoint.decode() for socket in self._orders.values()]
+        self._bridge = TcpBridge(self._zmq_addresses)
+        self._tcp_addresses = [f"{ORDERS_SCHEME}127.0.0.1:{port}" for port in self._bridge.ports]
+        self.orders_addresses = self._tcp_addresses if transport == "tcp" else self._zmq_addresses
         self.admin_addresses = [socket.last_endpoint.decode() for socket in self._admin.values()]
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="stub", daemon=True)
@@ -77,11 +82,13 @@ class StubCluster:
 
     def __enter__(self) -> "StubCluster":
         self._thread.start()
+        self._bridge.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._bridge.stop()
         self._wake.send(b"stop")
         self._thread.join(10)
         self._wake.close()
@@ -94,8 +101,10 @@ class StubCluster:
         """The nodes as a configuration; ports that the stub does not serve are 1."""
         return Config(
             nodes=tuple(
-                NodeConfig(id=node, port=1, orders_port=_port(orders), admin_port=_port(admins))
-                for node, orders, admins in zip(self._orders, self.orders_addresses, self.admin_addresses, strict=True)
+                NodeConfig(id=node, port=1, orders_port=_port(orders), orders_tcp_port=tcp, admin_port=_port(admins))
+                for node, orders, tcp, admins in zip(
+                    self._orders, self._zmq_addresses, self._bridge.ports, self.admin_addresses, strict=True
+                )
             )
         )
 
@@ -158,9 +167,10 @@ class StubCluster:
         return left > 0
 
     def _hint(self, node: int) -> LeaderHint:
-        where = None if self.leader is None else self.orders_addresses[self.leader - 1]
+        where = None if self.leader is None else self._zmq_addresses[self.leader - 1]
+        tcp = None if self.leader is None else self._tcp_addresses[self.leader - 1]
         own = self.admin_addresses[node - 1] if self.admin_hints else None
-        return LeaderHint(self.leader, where, node, self.term, own, self.disconnect_ms)
+        return LeaderHint(self.leader, where, node, self.term, own, self.disconnect_ms, order_tcp_address=tcp)
 
     def _take(self, node: int, identity: bytes, data: bytes) -> None:
         frame = frames.decode(data)

@@ -14,9 +14,9 @@ from tests.client.stub_cluster import StubCluster
 from tests.client.test_blocking_client import orders
 
 
-@pytest.fixture
-def stub() -> Iterator[StubCluster]:
-    with StubCluster() as cluster:
+@pytest.fixture(params=["tcp", "zmq"])
+def stub(request: pytest.FixtureRequest) -> Iterator[StubCluster]:
+    with StubCluster(transport=request.param) as cluster:
         yield cluster
 
 
@@ -47,7 +47,7 @@ def test_calls_of_one_turn_of_the_event_loop_leave_in_one_frame(stub: StubCluste
     async def body(client: AsyncClient) -> None:
         await client.connect()
         assert client.leader is not None
-        node = client._order_sockets[client.leader]
+        node = client._order_socket(client.leader)
         sent: list[bytes] = []
         send = node.send
         object.__setattr__(node, "send", lambda data, **options: (sent.append(data), send(data, **options)))

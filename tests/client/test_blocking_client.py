@@ -17,9 +17,9 @@ from tests.client.conftest import shorten_timeout
 from tests.client.stub_cluster import StubCluster
 
 
-@pytest.fixture
-def stub() -> Iterator[StubCluster]:
-    with StubCluster() as cluster:
+@pytest.fixture(params=["tcp", "zmq"])
+def stub(request: pytest.FixtureRequest) -> Iterator[StubCluster]:
+    with StubCluster(transport=request.param) as cluster:
         yield cluster
 
 
