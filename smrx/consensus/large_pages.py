@@ -80,6 +80,7 @@ class LargePages:
         self._provided: dict[int, int] = {}
         #: Since when memory may be split, None if it is not.
         self._split_at: float | None = None
+        self._children: set[int] = set()
 
     @property
     def is_busy(self) -> bool:
@@ -105,12 +106,18 @@ class LargePages:
             return
         self._step_at = now + _STEP_SECONDS
         self._provide(self._madvise)
-        if not self.is_busy and (now >= self._walk_at or self._split_at is not None) and not _has_children():
-            self.begin(now)
+        if not self.is_busy and (now >= self._walk_at or self._split_at is not None):
+            self._children = {pid for pid in self._children if _shares_memory(pid)}
+            if not self._children:
+                self.begin(now)
 
-    def forks(self, now: float) -> None:
+    def forks(self) -> None:
         """End the walk after its present request: a child is about to share the memory."""
         self._stop.set()
+
+    def forked(self, pid: int, now: float) -> None:
+        """Note that this child of the process shares the memory until it has ended."""
+        self._children.add(pid)
         self._split_at = now
 
     def _provide(self, advise: Advise) -> None:
@@ -156,13 +163,12 @@ def _provide(advise: Advise, wanted: Sequence[tuple[NDArray[Any], int, int]]) ->
             advise(place, PAGE_BYTES, _MADV_POPULATE_WRITE)
 
 
-def _has_children() -> bool:
-    """Whether a child shares the memory, or has ended and is not noticed yet."""
+def _shares_memory(pid: int) -> bool:
+    """Whether a child runs; this does not wait for it."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:
         return False
-    return True
 
 
 def _small_pages(pagemap: int) -> Iterator[int]:

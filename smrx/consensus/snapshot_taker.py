@@ -145,7 +145,7 @@ class ForkedSnapshots:
             opened += [] if memory is None else [memory]
             reading, writing = os.pipe()
             opened += [reading, writing]
-            self.pages.forks(now)
+            self.pages.forks()
             started = time.perf_counter()
             with warnings.catch_warnings():
                 # Python warns of locks held by other threads; the child takes none.
@@ -161,6 +161,7 @@ class ForkedSnapshots:
         if pid == 0:
             self._run_child(writing, index, term, memory)
         self.last_pause_s = time.perf_counter() - started
+        self.pages.forked(pid, now)
         os.close(writing)
         os.set_blocking(reading, False)
         self._child = _Child(pid, reading, index, term, memory, self._clock())

@@ -62,7 +62,7 @@ class ChildFile:
         try:
             reading, writing = os.pipe()
             if pages is not None:
-                pages.forks(time.monotonic())
+                pages.forks()
             started = time.perf_counter()
             with warnings.catch_warnings():
                 # Python warns of locks held by other threads; the child takes none.
@@ -76,6 +76,8 @@ class ChildFile:
         if self._pid == 0:
             _run(produce, self._file, writing, max_bytes)
         self.pause_s = time.perf_counter() - started
+        if pages is not None:
+            pages.forked(self._pid, time.monotonic())
         os.close(writing)
         self._report = reading
         self._deadline = time.monotonic() + seconds

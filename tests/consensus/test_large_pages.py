@@ -45,7 +45,7 @@ class Memory:
 
 
 @contextlib.contextmanager
-def forked() -> Iterator[None]:
+def forked() -> Iterator[int]:
     """Keep a forked child that shares this process's memory until the block ends."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -54,7 +54,7 @@ def forked() -> Iterator[None]:
         os.read(reading, 1)
         os._exit(0)
     os.close(reading)
-    yield
+    yield pid
     os.close(writing)
     os.waitpid(pid, 0)
 
@@ -106,8 +106,9 @@ def test_pages_split_by_a_fork_are_collapsed() -> None:
 def test_fork_waits_until_split_pages_are_collapsed(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = LargePages(0.0)
     assert pages.is_ready(0.0)
-    pages.forks(0.0)
-    with forked():
+    pages.forks()
+    with forked() as child:
+        pages.forked(child, 0.0)
         pages.step(1.0)
         assert not pages.is_busy, "memory is collapsed while a child shares it"
         assert not pages.is_ready(1.0)
@@ -116,7 +117,7 @@ def test_fork_waits_until_split_pages_are_collapsed(monkeypatch: pytest.MonkeyPa
     pages._thread.join(DEADLINE_SECONDS)
     assert pages.is_ready(2.0)
     # It does not wait for ever.
-    pages.forks(3.0)
+    pages.forked(child, 3.0)
     assert pages.is_ready(4.0 + large_pages._READY_SECONDS)
 
 
@@ -229,7 +230,7 @@ def test_walk_ends_when_a_child_is_about_to_share_the_memory(monkeypatch: pytest
     monkeypatch.setattr(large_pages, "_PACE_SECONDS", DEADLINE_SECONDS)
     pages = LargePages(0.0)
     pages.begin(0.0)
-    pages.forks(0.0)
+    pages.forks()
     assert pages._thread is not None
     pages._thread.join(DEADLINE_SECONDS / 2)
     assert not pages.is_busy

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from smrx.consensus.large_pages import LargePages
 from smrx.engine.inspect import DTYPES
 from smrx.node import child_file, views
 from smrx.node.views import Refused, Slice, Views, Waiting
@@ -173,6 +174,21 @@ def test_after_a_fork_the_next_one_waits(held: Views, clock: Clock, monkeypatch:
     assert isinstance(held.open(OTHER, ROW, numbers(1), (), 7), Refused)
     clock.now += 100 * held.longest_pause_s + 1
     assert isinstance(held.open(OTHER, ROW, numbers(1), (), 7), str)
+
+
+def test_listing_waits_for_large_pages(clock: Clock) -> None:
+    """The last child has split them: a fork would be long."""
+    pages = LargePages(0.0)
+    held = Views(clock, pages)
+    pages.forked(os.getpid(), clock.now)
+    if pages.is_ready(clock.now):
+        pytest.skip("this system has no large pages")
+    refused = held.open(OWNER, ROW, numbers(3), (), 7)
+    assert isinstance(refused, Refused)
+    assert "memory is prepared" in refused.reason
+    clock.now += 1000.0
+    assert isinstance(held.open(OWNER, ROW, numbers(3), (), 7), str)
+    held.close()
 
 
 def test_view_is_bounded_in_bytes(held: Views, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
