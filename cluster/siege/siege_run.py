@@ -29,8 +29,6 @@ from smrx.wire.admin import NodeStatus
 _LIMITS: Final = Limits(event_ring=1 << 16, compaction_entries=16)
 _DISCONNECT_MS: Final = 1_500
 _SETUP_SECONDS: Final = 120.0
-#: How long the nodes may take after an attack to free memory and to reach one state.
-_SETTLE_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.1
 #: An attack ends when a node takes this much more than before: the bound is broken, and other processes need memory.
 _LIMIT_BYTES: Final = 1 << 30
@@ -50,6 +48,8 @@ class Plan:
     scale: float = 1.0
     #: Seconds between two orders of the honest client.
     interval_s: float = 0.01
+    #: How long the nodes may take after an attack to answer orders, to free memory and to reach one state.
+    settle_seconds: float = 20.0
     #: For a machine that does other work: the bounds of time are relaxed, and elections wait longer.
     is_loaded: bool = False
 
@@ -150,7 +150,7 @@ class _Besieged:
             self._honest = stack.enter_context(
                 HonestClient(self._cluster.config_path, self._directory / "honest.log", self._plan.interval_s)
             )
-            self._wait_for_orders(_WARM_UP_ORDERS)
+            self._wait_for_orders(_WARM_UP_ORDERS, _SETUP_SECONDS)
             self._stack = stack.pop_all()
         return self
 
@@ -162,7 +162,7 @@ class _Besieged:
         with ExitStack() as stack:
             if attack.with_flow:
                 stack.enter_context(self._start("order-flow", 600.0))
-                self._wait_for_orders(_WARM_UP_ORDERS)
+                self._wait_for_orders(_WARM_UP_ORDERS, _SETUP_SECONDS)
             alone = self._alone()
             statuses = self._statuses()
             pids = {node: self._cluster.process(node).pid for node in self._node_ids if self._cluster.running(node)}
@@ -180,7 +180,7 @@ class _Besieged:
                     report = process.report()
                     ended = time.monotonic()
                     # An order that is due during the attack and still unanswered counts, too.
-                    self._wait_for_orders(2)
+                    self._wait_for_orders(2, self._plan.settle_seconds)
             beside = self._honest.between(started, ended)
             seconds = ended - started
             orders = self._honest.orders - orders_before
@@ -199,10 +199,10 @@ class _Besieged:
         time.sleep(self._plan.alone_seconds)
         return self._honest.between(started, time.monotonic())
 
-    def _wait_for_orders(self, count: int) -> None:
-        """Wait until the honest client has got so many more answers, or the settling time is over."""
+    def _wait_for_orders(self, count: int, seconds: float) -> None:
+        """Wait until the honest client has got so many more answers, or the time is over."""
         wanted = self._honest.orders + count
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        deadline = time.monotonic() + seconds
         while self._honest.orders < wanted and time.monotonic() < deadline:
             failure = self._honest.failure
             if failure is not None:
@@ -212,14 +212,14 @@ class _Besieged:
     def _statuses(self) -> dict[int, NodeStatus]:
         """Return the status of all running nodes, or of those that answer within the settling time."""
         running = [node for node in self._node_ids if self._cluster.running(node)]
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        deadline = time.monotonic() + self._plan.settle_seconds
         while len(found := self._cluster.statuses()) < len(running) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         return found
 
     def _settle(self, watch: NodeWatch, attack: Attack) -> dict[int, int]:
         """Wait until the memory of every node is below the bound again; return the resident bytes of each."""
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        deadline = time.monotonic() + self._plan.settle_seconds
         most = self._plan.bounds(attack).memory_after_mib << 20
         while True:
             after = {node: sample(self._cluster.process(node).pid).resident for node in watch.before}
@@ -272,7 +272,7 @@ class _Besieged:
     def _reach_one_state(self) -> bool:
         """Wait until all running nodes agree on the state at one command; return whether they do."""
         running = [node for node in self._node_ids if self._cluster.running(node)]
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        deadline = time.monotonic() + self._plan.settle_seconds
         while time.monotonic() < deadline:
             found = self._cluster.statuses().values()
             if any(status.fenced or status.diverged for status in found):

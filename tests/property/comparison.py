@@ -46,9 +46,28 @@ def run(machine: M, tape: Tape, *, restore: bool = False) -> tuple[M, Answers]:
         results.append(apply(machine, batch.commands, batch.time_ns))
         if restore and batch.restore_after:
             machine = restored(machine)
-    return machine, Answers(
-        *(np.concatenate([getattr(result, name) for result in results]) for name in Answers._fields)
-    )
+    return machine, joined(results)
+
+
+def joined(results: Sequence[Any]) -> Answers:
+    """Return the answers of several calls of apply as those of one."""
+    return Answers(*(np.concatenate([getattr(result, name) for result in results]) for name in Answers._fields))
+
+
+def first_difference(machine: Machine, tape: Tape, expected: Answers) -> str | None:
+    """Return what `difference` reports of a state machine; no batch after the first different one is applied."""
+    results = []
+    commands = events = 0
+    for number, batch in enumerate(tape.batches, 1):
+        results.append(apply(machine, batch.commands, batch.time_ns))
+        commands += len(batch.commands.records)
+        events += len(results[-1].events)
+        prefix = Answers(expected.outcomes[:commands], expected.events[:events], expected.hashes[:commands])
+        is_last = number == len(tape.batches)
+        report = difference(Tape(tape.batches[:number], tape.rules), expected if is_last else prefix, joined(results))
+        if report:
+            return report
+    return None
 
 
 def restored(machine: M) -> M:

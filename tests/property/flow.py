@@ -29,7 +29,7 @@ from tests.commands import (
     open_session,
     set_rules,
 )
-from tests.oracle import Oracle
+from tests.oracle import Oracle, Result
 from tests.oracle.oracle import NEWEST_RULES
 from tests.property.choices import ACCOUNTS, ASSETS, VENUE_SESSION, Choices
 from tests.property.moves import next_command
@@ -81,6 +81,14 @@ class Tape(NamedTuple):
             if batch.restore_after:
                 lines.append("-- snapshot, restore")
         return "\n".join(lines)
+
+
+class Answered(NamedTuple):
+    """A tape, the oracle that applied it while it was built, one command at a time, and what that oracle returned."""
+
+    tape: Tape
+    oracle: Oracle
+    results: list[Result]
 
 
 #: With version 2 of the rules: the firm of each account, and credentials with their terms; each has a session.
@@ -170,10 +178,14 @@ SWITCHED = Rules(1, switches=True)
 RULES = {"newest": NEWEST, "first": FIRST, "switched": SWITCHED}
 
 
-@cache
 def seeded_tape(seed: int, count: int, rules: Rules = NEWEST) -> Tape:
     """Return a cached tape, because several tests use it and building one runs an oracle."""
-    return build_tape(seeded_steps(seed, count), rules)
+    return seeded_answered(seed, count, rules).tape
+
+
+@cache
+def seeded_answered(seed: int, count: int, rules: Rules = NEWEST) -> Answered:
+    return build_answered(seeded_steps(seed, count), rules)
 
 
 def switch_of_rules(oracle: Oracle) -> Commands:
@@ -185,10 +197,15 @@ def switch_of_rules(oracle: Oracle) -> Commands:
 
 def build_tape(steps: Sequence[bytes], rules: Rules = NEWEST) -> Tape:
     """Turn steps into batches; an oracle tracks the state."""
+    return build_answered(steps, rules).tape
+
+
+def build_answered(steps: Sequence[bytes], rules: Rules = NEWEST) -> Answered:
+    """Turn steps into batches, and keep the oracle that tracks the state: it need not apply them a second time."""
     oracle = Oracle(rules.version)
     time_ns = START_NS
     setup = join(market_setup(rules.version))
-    apply(oracle, setup, time_ns)
+    results = [apply(oracle, setup, time_ns)]
     batches = [Batch(time_ns, setup)]
     open_batch: list[Commands] = []
     sent: list[Commands] = []
@@ -200,7 +217,7 @@ def build_tape(steps: Sequence[bytes], rules: Rules = NEWEST) -> Tape:
         else:
             one = next_command(choices, oracle, sent)
             sent.append(one)
-        apply(oracle, one, time_ns)
+        results.append(apply(oracle, one, time_ns))
         open_batch.append(one)
         if pause >= 176:
             batches.append(Batch(time_ns, join(open_batch), restore_after=pause >= 248))
@@ -210,4 +227,4 @@ def build_tape(steps: Sequence[bytes], rules: Rules = NEWEST) -> Tape:
             time_ns = min(due) if due and pause % 8 == 3 else time_ns + (pause - 190) * 25_000_000
     if open_batch:
         batches.append(Batch(time_ns, join(open_batch)))
-    return Tape(batches, rules.version)
+    return Answered(Tape(batches, rules.version), oracle, results)

@@ -9,9 +9,8 @@ import argparse
 import sys
 
 from smrx.engine import Engine
-from tests.oracle import Oracle
-from tests.property.comparison import difference, run, state_differences
-from tests.property.flow import NEWEST, RULES, STEP_SIZE, Rules, Tape, build_tape, seeded_steps
+from tests.property.comparison import difference, joined, run, state_differences
+from tests.property.flow import NEWEST, RULES, STEP_SIZE, Answered, Rules, build_answered, seeded_steps
 
 
 def hex_command(steps: list[bytes], rules: Rules = NEWEST) -> str:
@@ -27,14 +26,14 @@ def _rules_option(rules: Rules) -> str:
     return next(f" --rules {name}" for name, known in RULES.items() if known == rules) if rules != NEWEST else ""
 
 
-def disagreement(tape: Tape) -> str | None:
-    """Return how the oracle and the engine differ on a tape; None if they agree."""
-    oracle, expected = run(Oracle(tape.rules), tape)
+def disagreement(answered: Answered) -> str | None:
+    """Return how the engine differs from the oracle that answered a tape; None if they agree."""
+    tape = answered.tape
     engine, found = run(Engine(rules=tape.rules), tape, restore=True)
-    report = difference(tape, expected, found)
+    report = difference(tape, joined(answered.results), found)
     if report:
         return report
-    states = state_differences(oracle, engine)
+    states = state_differences(answered.oracle, engine)
     return "\n".join([*states, "the tape:", tape.text()]) if states else None
 
 
@@ -50,7 +49,7 @@ def main() -> int:
         steps = [data[at : at + STEP_SIZE] for at in range(0, len(data), STEP_SIZE)]
     else:
         steps = seeded_steps(options.seed, options.steps)
-    report = disagreement(build_tape(steps, RULES[options.rules]))
+    report = disagreement(build_answered(steps, RULES[options.rules]))
     print(report or "the engine and the oracle agree")
     return 1 if report else 0
 

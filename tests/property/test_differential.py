@@ -30,7 +30,7 @@ from tests.oracle import Oracle
 from tests.property.broken_credentials import BROKEN_CREDENTIALS, BROKEN_SWITCHES
 from tests.property.broken_oracles import BROKEN, LosesHolds
 from tests.property.choices import CLIENT_ORDER_IDS
-from tests.property.comparison import Answers, difference, run, state_differences
+from tests.property.comparison import Answers, difference, first_difference, joined, run, state_differences
 from tests.property.flow import (
     FIRST,
     NEWEST,
@@ -41,8 +41,9 @@ from tests.property.flow import (
     Batch,
     Rules,
     Tape,
-    build_tape,
+    build_answered,
     market_setup,
+    seeded_answered,
     seeded_tape,
 )
 from tests.property.repeat import disagreement, hex_command, seed_command
@@ -75,7 +76,7 @@ FULL_OF_CREDENTIALS = [bytes.fromhex(step).ljust(STEP_SIZE, b"\0") for step in (
 @given(steps=STEPS)
 @example(steps=FULL_OF_CREDENTIALS)
 def test_engine_and_oracle_agree(steps: list[bytes], rules: Rules) -> None:
-    report = disagreement(build_tape(steps, rules))
+    report = disagreement(build_answered(steps, rules))
     assert report is None, f"repeat: {hex_command(steps, rules)}\n{report}"
 
 
@@ -97,7 +98,7 @@ def test_engine_and_oracle_agree_on_noise(noise: list[bytes], details: list[byte
 def test_engine_and_oracle_agree_for_long(seed: int) -> None:
     """Most seeds with the newest rules, one in four with the first, one in four with a switch between them."""
     rules = (NEWEST, FIRST, NEWEST, SWITCHED)[seed % 4]
-    report = disagreement(seeded_tape(seed, LONG_STEPS, rules))
+    report = disagreement(seeded_answered(seed, LONG_STEPS, rules))
     assert report is None, f"repeat: {seed_command(seed, LONG_STEPS, rules)}\n{report}"
 
 
@@ -137,8 +138,8 @@ def test_failure_shrinks_to_a_short_tape() -> None:
 
 def difference_of(broken: type[Oracle], steps: list[bytes]) -> str | None:
     """Return how a broken oracle differs from the oracle on a tape."""
-    tape = build_tape(steps, FIRST)
-    return difference(tape, run(Oracle(tape.rules), tape)[1], run(broken(tape.rules), tape)[1])
+    tape, _, results = build_answered(steps, FIRST)
+    return first_difference(broken(tape.rules), tape, joined(results))
 
 
 def test_random_flow_reaches_everything() -> None:
@@ -228,9 +229,7 @@ def expect_notice(broken: type[Oracle], rules: Rules) -> None:
     """The comparison distinguishes a broken oracle from the engine within thirty short tapes."""
     for seed in range(30):
         tape = seeded_tape(seed, SHORT_STEPS, rules)
-        right = engine_answers(seed, rules)
-        _, wrong = run(broken(tape.rules), tape)
-        report = difference(tape, right, wrong)
+        report = first_difference(broken(tape.rules), tape, engine_answers(seed, rules))
         if report:
             assert report.startswith("command ")
             assert "the tape:\n-- batch at time" in report
