@@ -17,8 +17,8 @@ from smrx.consensus.read_index import ReadIndex
 from smrx.consensus.rules_agreement import RulesAgreement
 from smrx.consensus.snapshot_sender import SnapshotSender
 
-#: With entries under way the next one carries the commit index; without a next one, followers wait at most this long.
-_ANNOUNCE_SECONDS: Final = 0.002
+#: The next message of entries carries the commit index; without a next one, followers wait at most this long.
+_ANNOUNCE_SECONDS: Final = 0.001
 
 
 class Leader:
@@ -41,6 +41,8 @@ class Leader:
         self.batch_bytes = context.settings.batch_bytes
         #: The members to which this leader sends, learners included.
         self._progress: dict[int, Progress] = {}
+        #: Whether a member has acknowledged an entry that is not committed: a tick may move the commit index.
+        self.may_commit = False
         #: The last commit index that was sent, and since when there is a newer one.
         self._announced = 0
         self._unannounced_since: float | None = None
@@ -116,16 +118,15 @@ class Leader:
             self.send_heartbeats()
 
     def announce_commit(self) -> None:
-        """Send a new commit index: at once if the log is idle, otherwise with the next entry or after a short time."""
+        """Send a new commit index after a short time, unless a message of entries has carried it by then."""
         commit_index = self._raft.commit_index
         if not self._raft.is_leader or commit_index == self._announced:
             return
-        if commit_index < self._journal.last_index:
-            if self._unannounced_since is None:
-                self._unannounced_since = now()
-                return
-            if now() - self._unannounced_since < _ANNOUNCE_SECONDS:
-                return
+        if self._unannounced_since is None:
+            self._unannounced_since = now()
+            return
+        if now() - self._unannounced_since < _ANNOUNCE_SECONDS:
+            return
         self._announced = commit_index
         self._unannounced_since = None
         for peer in self._progress:
@@ -234,6 +235,8 @@ class Leader:
             peer,
             {"type": "next_node_idx", "next_node_idx": body.next_index, "reset": resets, "success": counts},
         )
+        if counts and body.next_index - 1 > self._raft.commit_index:
+            self.may_commit = True
         if body.success:
             self._raft.set_next_index(peer, self._next_after_success(before, body.next_index))
             progress.acknowledged(body.next_index - 1)

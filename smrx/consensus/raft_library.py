@@ -58,6 +58,14 @@ class Hooks(NamedTuple):
     compact_log: Callable[[], None]
 
 
+class _Peer(Node):  # type: ignore[misc]  # pysyncobj has no types
+    """A peer: there is one object for each, so the library's tables need not compare and hash ids in Python."""
+
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+    __hash__ = object.__hash__
+
+
 class _NoPoller:
     """Replaces the library's poller: the reactor polls."""
 
@@ -74,7 +82,7 @@ class RaftLibrary(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         """Start as a follower without a leader, with the journal's term and vote. attach() must follow."""
         self._hooks: Hooks
         self._journal = journal
-        self._nodes = {peer: Node(peer) for peer in peers}
+        self._nodes = {peer: _Peer(peer) for peer in peers}
         #: Set while the library handles an append without a conflict: it would truncate the log nevertheless.
         self._keep_tail = False
         super().__init__(Node(node_id), list(self._nodes.values()), _configuration(timing), transport=transport)
@@ -148,7 +156,7 @@ class RaftLibrary(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
 
     def add_peer(self, peer: int) -> None:
         """Add a node that may send and receive messages, without a vote."""
-        self._nodes[peer] = Node(peer)
+        self._nodes[peer] = _Peer(peer)
         self.reset_indexes(peer)
 
     def remove_peer(self, peer: int) -> None:
@@ -185,6 +193,13 @@ class RaftLibrary(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         return int(self._SyncObj__raftMatchIndex.get(self._nodes[peer], 0))
 
     # Steps of the library.
+
+    def has_work(self, time: float) -> bool:
+        """Return whether a tick has something to do, apart from what an acknowledgement has changed."""
+        if self._SyncObj__raftState == _LEADER:
+            return bool(time > self._SyncObj__newAppendEntriesTime)
+        is_behind = self._SyncObj__raftCommitIndex > self._SyncObj__raftLastApplied
+        return bool(is_behind or time > self._SyncObj__raftElectionDeadline)
 
     def tick(self) -> None:
         """Run one tick: election, commit index, leader's quorum check, apply, heartbeats, compaction."""

@@ -61,6 +61,8 @@ log = logging.getLogger(__name__)
 _INCARNATION_SECONDS: Final = 1.0
 #: Only a forged message can hold a higher incarnation; a later number must still be valid.
 _MAX_INCARNATION: Final = 1 << 40
+#: While messages arrive, the steps of a tick that can wait are taken this often.
+_TICK_SECONDS: Final = 0.001
 #: A node without a leader checks at least this often what it waits for.
 _RECHECK_SECONDS: Final = 0.01
 
@@ -122,6 +124,8 @@ class Replica:
         self._journal = journal
         self._raft = context.raft
         self._next_incarnation_at = 0.0
+        #: When the next tick takes every step.
+        self._full_tick_at = 0.0
 
         store = MemorySnapshots(machine.snapshot) if snapshots is None else snapshots
         self.transfer = self.transfer_class(context)
@@ -239,10 +243,21 @@ class Replica:
                 handler(peer, envelope, body)
 
     def tick(self) -> None:
-        """Advance: elections, commits, applies, heartbeats; never blocks. Raises ConsensusError: the node must stop."""
+        """Advance: elections, commits, applies, heartbeats; never blocks. Raises ConsensusError: the node must stop.
+
+        A tick soon after the last one takes only the steps that others wait for.
+        """
         if self.applier.failure is not None:
             raise self.applier.failure
         time = now()
+        if time < self._full_tick_at and not self._needs_every_step():
+            if self.leader.may_commit or self._raft.has_work(time):
+                self.leader.may_commit = False
+                self._raft.tick()
+            self.leader.announce_commit()
+            return
+        self._full_tick_at = time + _TICK_SECONDS
+        self.leader.may_commit = False
         self._context.transport.tick(time)
         self._exceed_known_incarnation(time)
         self.clock.tick(time)
@@ -264,12 +279,17 @@ class Replica:
 
     def next_deadline(self) -> float:
         """Return when tick() has something to do even without a message (on the clock of time.monotonic)."""
-        deadline = self._context.transport.next_deadline()
+        deadline = max(self._context.transport.next_deadline(), self._full_tick_at)
         if self._raft.is_leader:
             return min(deadline, self._raft.heartbeat_due(), self.leader.announcement_due(), self.transfer.deadline)
         return min(deadline, max(self._raft.election_deadline, now() + _RECHECK_SECONDS))
 
     # Steps of the above.
+
+    def _needs_every_step(self) -> bool:
+        """Whether no step of a tick can wait: this node is fenced or alone, or the leader or the members change."""
+        is_fenced_or_alone = self.agreement.fenced is not None or not self._context.members.voters
+        return is_fenced_or_alone or self.transfer.is_active or self.member_changes.removal_due
 
     def _update_view(self, peer: int, envelope: Envelope) -> bool:
         """Note what a message says about its sender; return False if that is no peer."""
@@ -363,6 +383,7 @@ class Replica:
     def compact(self) -> None:
         """Take a snapshot at the next tick, where the store keeps them, and compact the log whatever its length."""
         self.compaction.request()
+        self._full_tick_at = 0.0
 
     # For a program that applies the same log (smrx/node/log_service.py).
 

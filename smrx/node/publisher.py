@@ -117,6 +117,11 @@ class Publisher:
         return len(self._peers)
 
     @property
+    def has_work(self) -> bool:
+        """Whether a subscriber waits for events of the ring, or for the state."""
+        return bool(self._behind or self._state_due)
+
+    @property
     def next_deadline(self) -> float:
         """When heartbeat() or catch_up() is due, on the clock given to them."""
         return self._next_heartbeat if self._catch_up_at is None else min(self._next_heartbeat, self._catch_up_at)
