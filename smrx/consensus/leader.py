@@ -124,7 +124,6 @@ class Leader:
             return
         if self._unannounced_since is None:
             self._unannounced_since = now()
-            return
         if now() - self._unannounced_since < _ANNOUNCE_SECONDS:
             return
         self._announced = commit_index
@@ -231,10 +230,7 @@ class Leader:
         # A learner's acknowledgement makes room in the window, and counts for no majority.
         counts = body.success and not self._context.views[peer].learner
         resets = body.reset and self._obeys_reset(body, progress.restarted)
-        self._raft.deliver(
-            peer,
-            {"type": "next_node_idx", "next_node_idx": body.next_index, "reset": resets, "success": counts},
-        )
+        self._raft.acknowledge(peer, body.next_index, counts=counts)
         if counts and body.next_index - 1 > self._raft.commit_index:
             self.may_commit = True
         if body.success:
@@ -253,11 +249,7 @@ class Leader:
         """Send the next chunks of a snapshot."""
         if not self._raft.is_leader or not self._is_of_current_term(envelope) or peer not in self._progress:
             return
-        # To the library a reply, but no acknowledgement.
-        self._raft.deliver(
-            peer,
-            {"type": "next_node_idx", "next_node_idx": body.offset, "reset": False, "success": False},
-        )
+        self._raft.acknowledge(peer, 0, counts=False)
         if self.snapshots.on_reply(peer, self._progress[peer], body):
             self._send(peer, heartbeat=False)
 

@@ -205,6 +205,17 @@ class RaftLibrary(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         """Run one tick: election, commit index, leader's quorum check, apply, heartbeats, compaction."""
         self.doTick(0.0)
 
+    def acknowledge(self, peer: int, next_index: int, *, counts: bool) -> None:
+        """Note that a peer has replied; with `counts` also that it has every entry before `next_index`.
+
+        What the library does with such a reply, without the ten comparisons before it.
+        """
+        node = self._nodes[peer]
+        if counts and self._SyncObj__raftMatchIndex[node] < next_index - 1:
+            self._SyncObj__raftMatchIndex[node] = next_index - 1
+            self._SyncObj__raftNextIndex[node] = next_index
+        self._SyncObj__lastResponseTime[node] = now()
+
     def deliver(self, peer: int, message: Mapping[str, Any]) -> None:
         """Let the library handle a message that has passed every check."""
         super()._SyncObj__onMessageReceived(self._nodes[peer], message)

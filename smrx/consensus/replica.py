@@ -61,8 +61,8 @@ log = logging.getLogger(__name__)
 _INCARNATION_SECONDS: Final = 1.0
 #: Only a forged message can hold a higher incarnation; a later number must still be valid.
 _MAX_INCARNATION: Final = 1 << 40
-#: While messages arrive, the steps of a tick that can wait are taken this often.
-_TICK_SECONDS: Final = 0.001
+#: While messages arrive, the steps of a tick that can wait are taken this often, and in each tenth of a heartbeat.
+_TICK_SECONDS: Final = 0.005
 #: A node without a leader checks at least this often what it waits for.
 _RECHECK_SECONDS: Final = 0.01
 
@@ -124,8 +124,9 @@ class Replica:
         self._journal = journal
         self._raft = context.raft
         self._next_incarnation_at = 0.0
-        #: When the next tick takes every step.
+        #: When the next tick takes every step, and the time from one to the next.
         self._full_tick_at = 0.0
+        self._tick_seconds = min(_TICK_SECONDS, settings.timing.heartbeat_ms / 10_000)
 
         store = MemorySnapshots(machine.snapshot) if snapshots is None else snapshots
         self.transfer = self.transfer_class(context)
@@ -256,7 +257,7 @@ class Replica:
                 self._raft.tick()
             self.leader.announce_commit()
             return
-        self._full_tick_at = time + _TICK_SECONDS
+        self._full_tick_at = time + self._tick_seconds
         self.leader.may_commit = False
         self._context.transport.tick(time)
         self._exceed_known_incarnation(time)

@@ -190,14 +190,23 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
         the replies only after flush() has returned, and so counts itself only for entries that it has written.
         """
         self._persist_term()
-        outbox, self._outbox = self._outbox, []
-        first = next((at for at, posted in enumerate(outbox) if posted.needs_sync), len(outbox))
-        self._send_all(outbox[:first])
-        self._persist()
-        self._send_all(outbox[first:])
-        answers, self._answers = self._answers, []
-        for node, route, frame in answers:
-            self._answer(node, route, frame)
+        outbox = self._outbox
+        if outbox:
+            self._outbox = []
+            first = 0
+            while first < len(outbox) and not outbox[first].needs_sync:
+                first += 1
+            if first:
+                self._send_all(outbox[:first])
+            self._persist()
+            if first < len(outbox):
+                self._send_all(outbox[first:])
+        else:
+            self._persist()
+        if self._answers:
+            answers, self._answers = self._answers, []
+            for node, route, frame in answers:
+                self._answer(node, route, frame)
         while self._leaving:
             self._disconnect(self._leaving.pop())
 

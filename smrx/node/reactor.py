@@ -48,7 +48,7 @@ T = TypeVar("T")
 #: The time between two updates of the metrics.
 _STATUS_SECONDS: Final = 0.5
 #: While messages arrive, the steps of a turn for which nobody waits are taken this often.
-_FULL_TURN_SECONDS: Final = 0.001
+_FULL_TURN_SECONDS: Final = 0.005
 #: How long a node that stops keeps its order entry socket open to send what is queued.
 _STOP_LINGER_MS: Final = 200
 
@@ -130,7 +130,7 @@ class Node(Turn):
             self._answer_admin()
         self.stages.end(Stage.OTHER)
         if is_full or applied or self.publisher.has_work:
-            self._publish(applied)  # events and heartbeat
+            self._publish(applied, is_full=is_full)  # events and heartbeat
         self.stages.end(Stage.PUBLISH)
         if is_full:
             self._run_periodic_work(idle=was_idle)  # memory scrub, metrics
@@ -240,16 +240,18 @@ class Node(Turn):
                 self._session_timeouts.applied(entry.events, now)
                 self._limits.session_counts.applied(entry.events)
 
-    def _publish(self, applied: list[Applied]) -> None:
-        self._watched_events.is_used |= self.publisher.subscribers > 0
+    def _publish(self, applied: list[Applied], *, is_full: bool) -> None:
+        publisher = self.publisher
+        self._watched_events.is_used |= publisher.subscribers > 0
         if self.fenced is not None:
             # Its events may differ from those of the majority.
-            self.publisher.end_all(ErrorCode.FENCED, self.fenced)
+            publisher.end_all(ErrorCode.FENCED, self.fenced)
             return
-        now = time.monotonic()
-        self.publisher.publish(applied)
-        self.publisher.catch_up(lambda: self.state.events, self.state.hash_at, now)
-        self.publisher.heartbeat(self._stream_position, self.state.engine.event_sequence, now)
+        publisher.publish(applied)
+        if is_full or publisher.has_work:
+            now = time.monotonic()
+            publisher.catch_up(lambda: self.state.events, self.state.hash_at, now)
+            publisher.heartbeat(self._stream_position, self.state.engine.event_sequence, now)
 
     def _run_periodic_work(self, *, idle: bool) -> None:
         now = time.monotonic()

@@ -97,7 +97,10 @@ def test_leader_dies_between_send_and_sync(clock: Clock) -> None:
 
 
 def announcements_of_single_voter(clock: Clock, replica_class: type[Replica]) -> list[bool]:
-    """Return, for each announced commit index, whether that entry was on the disk of the only voter."""
+    """Return, for each announced commit index, whether that entry was on the disk of the only voter.
+
+    With announcements at once: a turn later all of them would be.
+    """
     cluster = DiskCluster(clock, nodes=1, replica_class=replica_class)
     member = disk_member(cluster, cluster.elect().id)
     learner = cluster.join()
@@ -135,9 +138,17 @@ class AnnouncesBeforeSync(Replica):
             super()._persist()
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a leader announce each commit index in the turn in which it moves."""
+    monkeypatch.setattr("smrx.consensus.leader._ANNOUNCE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
 def test_single_voter_announces_only_durable_entries(clock: Clock) -> None:
     assert all(announcements_of_single_voter(clock, Replica))
 
 
+@pytest.mark.usefixtures("at_once")
 def test_early_announcement_of_single_voter_is_found(clock: Clock) -> None:
     assert not all(announcements_of_single_voter(clock, AnnouncesBeforeSync))

@@ -8,6 +8,7 @@ import msgspec
 import pysyncobj.pickle
 import pytest
 
+from smrx.config import Timing
 from smrx.consensus import ConsensusError, Replica, messages
 from smrx.consensus.messages import AppendEntries
 from smrx.consensus.raft_library import RaftLibrary
@@ -18,6 +19,7 @@ from tests.consensus.harness import (
     CLUSTER,
     ENTRY_HEAD,
     GENESIS,
+    TIMING,
     Clock,
     Cluster,
     Machine,
@@ -123,9 +125,9 @@ class FloodsNeverReady(stock.FloodingSender, NeverReady):
     """The same, with the library's loop."""
 
 
-def bare_heartbeats(clock: Clock, sender_class: type[SnapshotSender]) -> int:
+def bare_heartbeats(clock: Clock, sender_class: type[SnapshotSender], timing: Timing = TIMING) -> int:
     """Let a node need a snapshot that is not ready, and tick the leader for a second; return the empty frames sent."""
-    cluster = Cluster(clock, compaction_entries=8)
+    cluster = Cluster(clock, compaction_entries=8, timing=timing)
     leader = cluster.elect()
     follower = next(node for node in cluster.ids if node != leader.id)
     cluster.crash(follower)
@@ -173,7 +175,9 @@ def test_row_12_one_empty_frame_each_period_until_a_snapshot_is_ready(clock: Clo
 
 def test_row_12_uncorrected_sends_thousands(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(clock), "__call__", lambda self: setattr(self, "time", self.time + 1e-4) or self.time)
-    assert bare_heartbeats(clock, FloodsNeverReady) > 2000
+    # Each flood takes a part of a second.
+    patient = Timing(heartbeat_ms=50, election_min_ms=2000, election_max_ms=3000, leader_fallback_ms=1900)
+    assert bare_heartbeats(clock, FloodsNeverReady, patient) > 2000
 
 
 def test_row_14_largest_entry_is_sent_whole(clock: Clock) -> None:
@@ -189,6 +193,7 @@ def test_row_14_largest_entry_is_sent_whole(clock: Clock) -> None:
 def submit_too_large(clock: Clock, replica_class: type[Replica]) -> None:
     cluster = Cluster(clock, replica_class=replica_class)
     leader = cluster.elect()
+    cluster.settle()
     last = leader.replica.last_index
     try:
         cluster.submit(leader, size=messages.MAX_ENTRY_BYTES + 1)

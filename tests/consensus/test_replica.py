@@ -83,7 +83,7 @@ def test_the_next_entry_carries_the_commit_index(clock: Clock) -> None:
     cluster.settle()
 
 
-def test_ticks_of_one_millisecond_take_every_step_once_and_commit_each_time(clock: Clock) -> None:
+def test_ticks_in_quick_succession_commit_and_leave_what_can_wait(clock: Clock) -> None:
     cluster = Cluster(clock)
     leader = cluster.elect()
     cluster.settle()
@@ -91,13 +91,13 @@ def test_ticks_of_one_millisecond_take_every_step_once_and_commit_each_time(cloc
     judged: list[float] = []
     leader.replica.clock.tick = judged.append  # type: ignore[method-assign]
     start = clock.time
-    for _ in range(50):
+    for _ in range(200):
         number = cluster.submit(leader)
         leader.turn()
         cluster.run_until(lambda number=number: number in cluster.acknowledged)
-    # 10 ms, and two or three ticks for each command.
-    assert clock.time - start == pytest.approx(0.01, abs=1e-4)
-    assert 8 <= len(judged) <= 11
+    assert clock.time - start == pytest.approx(0.04, abs=1e-3)
+    # Every 5 ms, and two or three ticks for each command.
+    assert 7 <= len(judged) <= 9
 
 
 def test_idle_cluster_sends_few_messages(clock: Clock) -> None:
