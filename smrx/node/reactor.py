@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 #: The time between two updates of the metrics.
 _STATUS_SECONDS: Final = 0.5
-#: While messages arrive, the steps of a turn for which nobody waits are taken this often.
+#: While messages arrive, the steps of a turn that can wait are taken this often.
 _FULL_TURN_SECONDS: Final = 0.005
 #: How long a node that stops keeps its order entry socket open to send what is queued.
 _STOP_LINGER_MS: Final = 200
