@@ -1,9 +1,9 @@
 """Answer the admin requests of one node: status, views of the state, snapshots, members, leadership, shutdown.
 
 Owns the admin socket, the requests that wait, and the time and the memory that they may cost: a turn spends at most
-half a millisecond on them, each peer in turn; a peer that does not read its replies loses them (peer_outbox.py).
-read_service.py answers reads of the state. Never changes the state. admin_access.py decides who may
-send what.
+half a millisecond on them, and all turns together a quarter of the time, each peer in turn; a peer that does not read
+its replies loses them (peer_outbox.py). read_service.py answers reads of the state. Never changes the state.
+admin_access.py decides who may send what.
 """
 
 import logging
@@ -28,7 +28,7 @@ from smrx.node.node_view import NodeView
 from smrx.node.peer_outbox import Bounds, PeerOutbox
 from smrx.node.pending_reads import PendingReads
 from smrx.node.read_service import ReadService
-from smrx.node.turn_budget import TurnBudget
+from smrx.node.turn_budget import TimeShare, TurnBudget
 from smrx.wire import admin, tcp_address
 from smrx.wire.admin import AdminError, AdminErrorCode
 from smrx.wire.frames import FrameError
@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 #: takes less. Reading and checking them may take half of it.
 _TURN_SECONDS: Final = 0.0005
 _READING_PART: Final = 0.5
+#: The part of the time that goes by in which reads are answered, after a burst: a loop whose turns follow each other
+#: would take a processor of its own for readers that ask as fast as they can.
+_SHARE: Final = 0.25
+_BURST_SECONDS: Final = 0.02
 #: Requests of one connection, and of all, that wait for their answer; and those of one that ZeroMQ reads ahead. More
 #: stay in the sender's and the system's buffers.
 _WAITING_OF_PEER: Final = 16
@@ -71,6 +75,7 @@ class AdminService:
         self._node = node
         self._token = token
         self._budget = TurnBudget(_TURN_SECONDS)
+        self._share = TimeShare(_SHARE, _BURST_SECONDS, time.monotonic())
         #: By peer: the id and the content of its requests.
         self._reads: PendingReads[bytes, tuple[int, admin.AnyRequest]] = PendingReads(
             of_peer=_WAITING_OF_PEER, in_all=_WAITING_IN_ALL
@@ -131,9 +136,8 @@ class AdminService:
         self._outbox.retry()
         self._read_service.poll()
         self._reads.release(self._node.replica.read_state)
-        is_first = True
-        while is_first or self._budget.has_time():
-            is_first = False
+        goes_on = self._share.is_open(time.monotonic())
+        while goes_on:
             answerable = self._reads.take(self._outbox.blocked)
             if answerable is None:
                 break
@@ -143,9 +147,11 @@ class AdminService:
             else:
                 reply = self._answer(request)
             self._reply(answerable.peer, request_id, reply)
+            goes_on = self._budget.has_time()
         for peer in self._outbox.take_gone():
             self._reads.drop(peer)
         self._budget.stop()
+        self._share.charge(self._budget.spent)
 
     @property
     def has_requests(self) -> bool:
@@ -155,12 +161,13 @@ class AdminService:
     @property
     def has_more_to_do(self) -> bool:
         """Whether requests wait that could be answered now."""
-        return self._reads.has_answerable(self._outbox.blocked)
+        return self._reads.has_answerable(self._outbox.blocked) and self._share.is_open(time.monotonic())
 
     @property
     def next_deadline(self) -> float:
         """When answer() has something to do even without a request, on time.monotonic()."""
-        return self._outbox.next_deadline
+        waits = self._reads.has_answerable(self._outbox.blocked)
+        return min(self._outbox.next_deadline, self._share.opens_at) if waits else self._outbox.next_deadline
 
     def close(self) -> None:
         """Free what is held for readers; the socket is the context's."""

@@ -1,6 +1,6 @@
 """Measure how long a turn has worked for one purpose, so that it stops in time and goes on in the next turn.
 
-Pure, except for the clock. Called by the services of a node whose work others cause.
+A TurnBudget bounds one turn, a TimeShare all turns together. Pure, except for the clock. Called by the services of a node whose work others cause.
 """
 
 import time
@@ -13,6 +13,11 @@ class TurnBudget:
         self._seconds = seconds
         self._spent = 0.0
         self._since: float | None = None
+
+    @property
+    def spent(self) -> float:
+        """The seconds that this turn has spent."""
+        return self._spent
 
     def begin_turn(self) -> None:
         """Start a turn: nothing is spent."""
@@ -32,3 +37,31 @@ class TurnBudget:
         """Return whether less than a part of the time is spent."""
         running = 0.0 if self._since is None else time.perf_counter() - self._since
         return self._spent + running < part * self._seconds
+
+
+class TimeShare:
+    """A part of the time that goes by, and a burst of it: the rest is left to the other work of the loop.
+
+    Without it, turns that follow each other would give most of their time, and the processor, to those who ask most.
+    """
+
+    def __init__(self, part: float, burst_seconds: float, now: float) -> None:
+        self._part = part
+        self._burst = burst_seconds
+        self._left = burst_seconds
+        self._at = now
+
+    def charge(self, seconds: float) -> None:
+        """Spend some time."""
+        self._left -= seconds
+
+    def is_open(self, now: float) -> bool:
+        """Return whether there is time left."""
+        self._left = min(self._burst, self._left + self._part * (now - self._at))
+        self._at = now
+        return self._left > 0
+
+    @property
+    def opens_at(self) -> float:
+        """When there will be time again, if none is spent until then."""
+        return self._at + max(0.0, -self._left) / self._part
