@@ -47,6 +47,8 @@ class ZmqSocket:
         self.is_used = True
         #: Whether it is known to have a message.
         self.has_message = False
+        #: Whether it is not asked, since its user reads nothing for a time. Set by its user, who knows until when.
+        self.is_paused = False
 
     def ask(self) -> bool:
         """Return whether there is a message, and keep the answer until it is read."""
@@ -57,6 +59,9 @@ class ZmqSocket:
 
     def on_signal(self, events: int) -> None:
         """Note that the descriptor was readable."""
+        if self.is_paused:
+            # Otherwise it stays readable.
+            self.ask()
         self.is_used = True
 
 
@@ -142,7 +147,7 @@ class Poller:
         return found
 
     def _has_zmq_message(self) -> bool:
-        return any(entry.ask() for entry in self._zmq.values() if entry.is_used)
+        return any(entry.ask() for entry in self._zmq.values() if entry.is_used and not entry.is_paused)
 
     def _run_zmq(self) -> bool:
         if not self._zmq:
@@ -153,6 +158,8 @@ class Poller:
             self._next_ask = now + _ASK_SECONDS
         ran = False
         for entry in tuple(self._zmq.values()):
+            if entry.is_paused:
+                continue
             if entry.has_message or ((entry.is_used or ask_all) and entry.ask()):
                 # What it reads and sends may take the signal of the next message.
                 entry.has_message, entry.is_used = False, True

@@ -1,6 +1,7 @@
 """Measure how long a turn has worked for one purpose, so that it stops in time and goes on in the next turn.
 
-A TurnBudget bounds one turn, a TimeShare all turns together. Pure, except for the clock. Called by the services of a node whose work others cause.
+A TurnBudget bounds one turn, a TimeShare all turns together. Pure, except for the clock. Called by the services of a
+node whose work others cause.
 """
 
 import time
