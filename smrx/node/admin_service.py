@@ -153,6 +153,10 @@ class AdminService:
         self._budget.stop()
         self._share.charge(self._budget.spent)
 
+    def has_time(self, now: float) -> bool:
+        """Whether requests may be read and answered: their share of the time is not used up."""
+        return self._share.is_open(now)
+
     @property
     def has_requests(self) -> bool:
         """Whether requests or replies wait."""
@@ -166,8 +170,11 @@ class AdminService:
     @property
     def next_deadline(self) -> float:
         """When answer() has something to do even without a request, on time.monotonic()."""
-        waits = self._reads.has_answerable(self._outbox.blocked)
-        return min(self._outbox.next_deadline, self._share.opens_at) if waits else self._outbox.next_deadline
+        return (
+            min(self._outbox.next_deadline, self._share.opens_at)
+            if self._share.is_closed
+            else self._outbox.next_deadline
+        )
 
     def close(self) -> None:
         """Free what is held for readers; the socket is the context's."""

@@ -27,6 +27,7 @@ from smrx.node.feed_peer import FeedPeer
 from smrx.node.pace import Pace
 from smrx.node.principal import EVERYTHING, NOT_ADMITTED, Principal, Sender
 from smrx.node.replicated_state import Applied
+from smrx.node.turn_budget import TimeShare
 from smrx.wire import frames, tcp_address
 from smrx.wire.codes import Permission
 from smrx.wire.frames import Claim, ErrorBody, ErrorCode, FeedPosition, Frame, FrameError, FrameKind
@@ -46,6 +47,9 @@ _RECEIVE_HIGH_WATER_MARK: Final = 16
 #: Requests answered in a turn at most, and the time after which no further one is read: the loop also serves orders.
 _REQUESTS_PER_TURN: Final = 64
 _REQUEST_SECONDS_PER_TURN: Final = 0.0003
+#: The part of the time that goes by for requests, after a burst.
+_REQUEST_SHARE: Final = 0.1
+_REQUEST_BURST_SECONDS: Final = 0.02
 #: Bytes read from the ring in a turn, and in a second, for all subscribers that are behind.
 _BYTES_PER_TURN: Final = 512 << 10
 _BYTES_PER_SECOND: Final = 192 << 20
@@ -108,6 +112,7 @@ class Publisher:
         self._pace = Pace(bytes_per_second, _BYTES_PER_TURN)
         #: Those that wait for the state at the end of the stream.
         self._state_due: dict[bytes, FeedPeer] = {}
+        self._share = TimeShare(_REQUEST_SHARE, _REQUEST_BURST_SECONDS, time.monotonic())
         self._next_heartbeat = self._next_state = 0.0
         self._catch_up_at: float | None = None
 
@@ -124,7 +129,12 @@ class Publisher:
     @property
     def next_deadline(self) -> float:
         """When heartbeat() or catch_up() is due, on the clock given to them."""
-        return self._next_heartbeat if self._catch_up_at is None else min(self._next_heartbeat, self._catch_up_at)
+        due = self._next_heartbeat if self._catch_up_at is None else min(self._next_heartbeat, self._catch_up_at)
+        return min(due, self._share.opens_at) if self._share.is_closed else due
+
+    def has_time(self, now: float) -> bool:
+        """Whether requests may be received: their share of the time is not used up."""
+        return self._share.is_open(now)
 
     # Requests.
 
@@ -133,6 +143,12 @@ class Publisher:
 
         newest: the newest event of the ring. fenced: why this node may not serve, or None.
         """
+        started = time.monotonic()
+        has_more = self._receive(newest, now, fenced)
+        self._share.charge(time.monotonic() - started)
+        return has_more and not self._share.is_closed
+
+    def _receive(self, newest: int, now: float, fenced: str | None) -> bool:
         for _ in range(_REQUESTS_PER_TURN):
             try:
                 identity, *parts = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)

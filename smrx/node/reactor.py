@@ -158,6 +158,10 @@ class Node(Turn):
         timeout = self._poll_timeout(time.monotonic())
         self._has_more_to_read = self._admin_is_ready = False
         self.transport.begin_turn()
+        now = time.monotonic()
+        # Those who ask as fast as they can wait in their own buffers.
+        self._watched_admin.is_paused = not self.admin.has_time(now)
+        self._watched_events.is_paused = not self.publisher.has_time(now)
         self._order_links.begin_turn()
         found = self._poller.run(timeout)
         self.stages.end(Stage.REPLICATE)

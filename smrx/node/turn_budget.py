@@ -63,6 +63,11 @@ class TimeShare:
         return self._left > 0
 
     @property
+    def is_closed(self) -> bool:
+        """Whether there was no time left when it was last asked, or spent."""
+        return self._left <= 0
+
+    @property
     def opens_at(self) -> float:
         """When there will be time again, if none is spent until then."""
         return self._at + max(0.0, -self._left) / self._part
