@@ -27,7 +27,7 @@ from tests.node.test_node_storage import turn_until
 
 @pytest.fixture
 def keyed(tmp_path: Path) -> Iterator[Keyed]:
-    keyed = Keyed(tmp_path)
+    keyed = Keyed(tmp_path, "zmq")
     yield keyed
     keyed.close()
 
