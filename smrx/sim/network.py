@@ -70,10 +70,15 @@ class Network:
         self._rng = rng
         self._links: dict[LinkId, _Link] = {}
         self._receivers: dict[int, Callable[[int, bytes], None]] = {}
+        self._on_break: dict[int, Callable[[int], None]] = {}
 
-    def attach(self, end: int, receive: Callable[[int, bytes], None]) -> None:
-        """Deliver the frames for `end` by calling receive(source, frame)."""
+    def attach(
+        self, end: int, receive: Callable[[int, bytes], None], broke: Callable[[int], None] | None = None
+    ) -> None:
+        """Deliver the frames for `end` by calling receive(source, frame), and call broke(other) for each break."""
         self._receivers[end] = receive
+        if broke is not None:
+            self._on_break[end] = broke
 
     def send(self, source: int, target: int, frame: bytes, *, is_election: bool = False) -> None:
         """Send a frame; it may be lost. Messages of an election are rare, so they are repeated more often."""
@@ -131,6 +136,9 @@ class Network:
         link.connection += 1
         link.last_arrival = 0.0
         link.open_at = self._scheduler.clock.time + self._rng.uniform(*_RECONNECT_SECONDS)
+        for end, other in ((source, target), (target, source)):
+            if end in self._on_break:
+                self._on_break[end](other)
 
     def reopen(self, source: int, target: int) -> None:
         """Connect two ends again at once, in both directions."""
@@ -170,9 +178,12 @@ class Network:
         self.delay = delay
         self.loss = self.repeats = 0.0
         self.corrupt_chunks = 0
-        for link in self._links.values():
-            link.open_at = link.last_arrival = 0.0
+        for (source, target), link in self._links.items():
+            link.open_at = 0.0
             link.held = None
+            if source <= self._nodes or target <= self._nodes:
+                # Between gateways and their clients there are streams, whose pieces keep their order.
+                link.last_arrival = 0.0
 
     def _link(self, source: int, target: int) -> _Link:
         link = self._links.get((source, target))

@@ -39,6 +39,8 @@ _WITH_SCENARIOS: Final = 0.3
 #: The part of the seeds with reads, and the mean times between them.
 _READING: Final = 0.4
 _READ_SECONDS: Final = (0.02, 0.1)
+#: The part of the seeds with gateways.
+_WITH_GATEWAYS: Final = 0.2
 #: A large state: that of 100,000 accounts with a million orders has about this size.
 LARGE_STATE_BYTES: Final = 200 << 20
 
@@ -80,6 +82,9 @@ class Profile:
     early: bool
     #: Mean time between reads; 0 for none.
     read_seconds: float
+    #: Gateways, and their clients.
+    gateways: int = 0
+    gateway_clients: int = 0
 
     def lines(self) -> list[str]:
         """Return the profile as text, a line for each field."""
@@ -105,6 +110,8 @@ def draw(seed: int) -> Profile:
     scenarios_rng = generator("mishaps", seed)
     if scenarios_rng.random() < _WITH_SCENARIOS:
         faults |= {name for name in SCENARIOS if scenarios_rng.random() < 0.5}
+    gateways_rng = generator("gateways", seed)
+    gateways = gateways_rng.choice((1, 2)) if gateways_rng.random() < _WITH_GATEWAYS else 0
     reads_rng = generator("reads", seed)
     reads = reads_rng.random() < _READING
     return Profile(
@@ -136,4 +143,6 @@ def draw(seed: int) -> Profile:
         repeats=rng.choice((0.01, 0.05, 0.2)),
         early=rng.random() < 0.3,
         read_seconds=reads_rng.choice(_READ_SECONDS) if reads else 0.0,
+        gateways=gateways,
+        gateway_clients=gateways_rng.choice((1, 2, 3)) if gateways else 0,
     )

@@ -11,7 +11,9 @@ from typing import Final
 from smrx.consensus import NotLeader
 from smrx.sim.checker import Violation
 from smrx.sim.membership_history import majority
+from smrx.sim.simulated_client import SimulatedClient
 from smrx.sim.simulated_cluster import SimulatedCluster
+from smrx.sim.simulated_gateway_client import SimulatedGatewayClient
 from smrx.sim.simulated_node import SimulatedNode
 
 #: A connected majority makes progress within so many of the longest election timeouts.
@@ -93,7 +95,8 @@ class RecoveryChecks:
 
     def answer_clients(self) -> None:
         """Wait until every client has an answer to every request."""
-        clients = self._cluster.clients
+        clients: list[SimulatedClient | SimulatedGatewayClient] = [*self._cluster.clients]
+        clients += self._cluster.gateway_clients
         if not self._scheduler.run_for(_ANSWER_SECONDS, lambda: not any(client.unanswered for client in clients)):
             waiting = "; ".join(client.describe() for client in clients if client.unanswered)
             raise Violation(

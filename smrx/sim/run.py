@@ -18,6 +18,7 @@ from smrx.sim import workload
 from smrx.sim.checker import Violation
 from smrx.sim.fault_injector import FaultInjector
 from smrx.sim.fault_scenarios import FaultScenarios
+from smrx.sim.gateway_faults import GatewayFaults
 from smrx.sim.profile import Profile, draw
 from smrx.sim.recovery_checks import RecoveryChecks
 from smrx.sim.scheduler import generator, simulated_time
@@ -93,7 +94,7 @@ def simulate(
             failure,
             cluster.checker.commands,
             cluster.checker.answered,
-            run.faults.injected + run.scenarios.injected,
+            run.faults.injected + run.scenarios.injected + run.gateway_faults.injected,
             cluster.history.changes,
             scheduler.elapsed_seconds,
             run.stands_still,
@@ -112,10 +113,12 @@ class _Run:
         self.faults = FaultInjector(cluster, generator("faults", seed))
         # The label keeps its first name: it is part of every seed.
         self.scenarios = FaultScenarios(cluster, generator("mishap", seed))
+        self.gateway_faults = GatewayFaults(cluster, generator("gateway faults", seed))
         self._cluster = cluster
         self._scheduler = cluster.scheduler
         self._rng = generator("orders", seed)
         self._reads_rng = generator("read", seed)
+        self._gateways_rng = generator("gateway orders", seed)
 
     def run(self) -> None:
         """Run all phases. Raise Violation if a property does not hold."""
@@ -124,17 +127,23 @@ class _Run:
             node.start()
         venue, *traders = cluster.clients
         venue.open()
+        for gateway in cluster.gateways:
+            gateway.start()
         venue.send(workload.setup([trader.account for trader in traders]))
         if not profile.early:
             self._scheduler.run_for(_SETUP_SECONDS, lambda: not venue.unanswered)
         self.faults.begin()
         self.scenarios.begin()
+        self.gateway_faults.begin()
         self._trade()
+        if cluster.gateways:
+            self._open_gateway_accounts()
         if profile.read_seconds:
             self._read()
         self._scheduler.run_for(profile.fault_phase_seconds)
         self.scenarios.end()
         self.faults.end()
+        self.gateway_faults.end()
         cluster.trace.note("all faults are repaired")
         checks = RecoveryChecks(cluster)
         if not checks.recover():
@@ -159,6 +168,24 @@ class _Run:
                 self._reads_rng.choice(self._cluster.readers).read(running)
             seconds = self._reads_rng.expovariate(1 / self._cluster.profile.read_seconds)
             self._scheduler.call_later(seconds, self._read)
+
+    def _open_gateway_accounts(self) -> None:
+        """Let the venue open the accounts of the gateways' clients once it has opened the others."""
+        venue = self._cluster.clients[0]
+        if venue.unanswered:
+            self._scheduler.call_later(self._cluster.profile.order_seconds, self._open_gateway_accounts)
+        else:
+            venue.send(workload.new_accounts([client.account for client in self._cluster.gateway_clients]))
+            self._trade_through_gateways()
+
+    def _trade_through_gateways(self) -> None:
+        """Send the next request of a random client of the gateways, as _trade() does."""
+        venue = self._cluster.clients[0]
+        if self.faults.is_active and not venue.unanswered:
+            self._gateways_rng.choice(self._cluster.gateway_clients).trade()
+        if self.faults.is_active or venue.unanswered:
+            seconds = self._gateways_rng.expovariate(1 / self._cluster.profile.order_seconds)
+            self._scheduler.call_later(seconds, self._trade_through_gateways)
 
     def _trade(self) -> None:
         """Send the next request of a random trader, and schedule the one after it until the fault phase ends."""

@@ -4,13 +4,14 @@ Owns what the faults and the checks of a run share. Decides neither when somethi
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from smrx.config import NodeConfig, Timing
 from smrx.consensus import membership
 from smrx.sim.checker import Checker
 from smrx.sim.clock_invariants import ClockInvariants
+from smrx.sim.gateway_components import GatewayComponents
 from smrx.sim.membership_history import MembershipHistory
 from smrx.sim.network import Network
 from smrx.sim.node_components import NodeComponents
@@ -18,9 +19,12 @@ from smrx.sim.operator import Operator
 from smrx.sim.profile import Profile
 from smrx.sim.scheduler import Scheduler, generator
 from smrx.sim.simulated_client import SimulatedClient
+from smrx.sim.simulated_gateway import SimulatedGateway
+from smrx.sim.simulated_gateway_client import SimulatedGatewayClient
 from smrx.sim.simulated_node import SimulatedNode
 from smrx.sim.simulated_process import FIRST_CLIENT
 from smrx.sim.simulated_reader import SimulatedReader
+from smrx.sim.unknown_client import UnknownClient
 from smrx.sim.trace import Trace
 from smrx.sim.versions import EntryFormats, Versions
 from smrx.sim.wire_invariants import WireInvariants
@@ -28,6 +32,10 @@ from smrx.sim.wire_invariants import WireInvariants
 #: The network ends of readers are numbered from here on; those of clients are below.
 _FIRST_READER: Final = 200
 _READERS: Final = 2
+#: Then those of gateways, and those of their clients.
+_FIRST_GATEWAY: Final = 300
+_FIRST_GATEWAY_CLIENT: Final = 400
+_UNKNOWN_CLIENT: Final = 500
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class ClusterComponents(NodeComponents):
     #: The entry formats of the two program versions.
     formats: type[EntryFormats] = EntryFormats
     node: type[SimulatedNode] = SimulatedNode
+    gateway: GatewayComponents = field(default_factory=GatewayComponents)
     #: Replaces the timing that the seed draws.
     timing: Timing | None = None
 
@@ -121,6 +130,41 @@ class SimulatedCluster:
             )
             for number in range(_READERS)
         ]
+
+        self.gateways = [
+            SimulatedGateway(
+                _FIRST_GATEWAY + number,
+                lambda: sorted(self.operator.cluster_file),
+                scheduler=scheduler,
+                network=self.network,
+                trace=self.trace,
+                rng=generator(f"gateway {number}", seed),
+                components=components.gateway,
+            )
+            for number in range(profile.gateways)
+        ]
+        self.gateway_clients = [
+            SimulatedGatewayClient(
+                _FIRST_GATEWAY_CLIENT + number,
+                profile.traders + 1 + number,
+                self.gateways,
+                scheduler=scheduler,
+                network=self.network,
+                checker=self.checker,
+                trace=self.trace,
+                rng=generator(f"gateway client {number}", seed),
+                components=components.gateway,
+            )
+            for number in range(profile.gateway_clients)
+        ]
+        self.unknown_client = UnknownClient(
+            _UNKNOWN_CLIENT,
+            self.gateways,
+            scheduler=scheduler,
+            network=self.network,
+            rng=generator("unknown client", seed),
+            components=components.gateway,
+        )
 
     @property
     def running(self) -> list[SimulatedNode]:

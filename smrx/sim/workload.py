@@ -4,6 +4,7 @@ Pure: a random generator in, command records out. The session fills in session a
 """
 
 import random
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +43,7 @@ _LAYOUTS: Final = {int(kind): (COMMAND_LAYOUTS[kind], DETAILS_LAYOUTS.get(kind))
 _STPS: Final = tuple(Stp)
 
 
-def setup(accounts: list[int]) -> CommandList:
+def setup(accounts: Sequence[int]) -> CommandList:
     """Return the first commands of the venue: two assets, one market, accounts with balances."""
     instrument = {"symbol": pack_symbol("A-B"), "base_asset": BASE, "quote_asset": QUOTE, "lot_units": 1}
     instrument |= {"scale_units": 1, "max_price_ticks": 1_000, "max_quantity_lots": 1_000}
@@ -53,6 +54,12 @@ def setup(accounts: list[int]) -> CommandList:
         # The time of the state follows the clocks of a majority, which may jump by decades; no silence is that long.
         _command(CommandKind.SET_RETENTION, session_silence_s=_FOREVER_S, transfer_age_s=_FOREVER_S, transfers=1_000),
     ]
+    return join([*found, new_accounts(accounts)])
+
+
+def new_accounts(accounts: Sequence[int]) -> CommandList:
+    """Return commands of the venue that open accounts with balances."""
+    found = []
     for account in accounts:
         found += [
             _command(CommandKind.OPEN_ACCOUNT, account=account),

@@ -65,8 +65,8 @@ def join(lists: Sequence[CommandList]) -> CommandList:
     """
     if not lists:
         return CommandList(np.zeros(0, COMMAND))
+    # As bytes: NumPy compares the fields of all records with each other before it joins them.
     if not any(len(part.details) for part in lists):
-        # As bytes: NumPy compares the fields of all records with each other before it joins them.
         data = bytearray().join([part.records.tobytes() for part in lists])
         return CommandList(np.frombuffer(data, COMMAND))
     shifted = []
@@ -79,7 +79,10 @@ def join(lists: Sequence[CommandList]) -> CommandList:
         if before > np.iinfo(np.uint16).max:
             raise ValueError(f"expected at most {np.iinfo(np.uint16).max} details in one list, found {before}")
         shifted.append(records)
-    return CommandList(np.concatenate(shifted), np.concatenate([part.details for part in lists]))
+    return CommandList(
+        np.frombuffer(bytearray().join([records.tobytes() for records in shifted]), COMMAND),
+        np.frombuffer(bytearray().join([part.details.tobytes() for part in lists]), DETAILS),
+    )
 
 
 def _check_numbers(records: NDArray[np.void], details: NDArray[np.void]) -> None:
