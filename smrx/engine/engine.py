@@ -154,11 +154,8 @@ class Engine:
         self._written = state.turn["written"].data
         self._stage = state.turn["stage"].data
         self._rules_version = state.core["rules_version"].data
-        self._small_commands = np.empty(SMALL_BATCH_COMMANDS * COMMAND_SIZE, np.uint8)
-        self._small_bytes = self._small_commands.data
         self._small_results = _SmallResults()
         self._apply_small = compiled.ApplyCall(state)
-        self._apply_small.use_commands(self._small_commands)
         self._apply_small.use_buffers(self._small_results.buffers)
         self._apply_large = compiled.ApplyCall(state)
         self.inspect = Inspect(state, compiled.addresses(state, NO_DETAILS))
@@ -198,10 +195,14 @@ class Engine:
             call.use_buffers(results.buffers)
             first, first_event, end = 0, 0, count
         results.used = end
-        self._small_bytes[: count * COMMAND_SIZE] = commands.tobytes()
-        done = call.run(0, count, time_ns, first, first_event)
+        try:
+            done = call.run(commands, 0, time_ns, first, first_event)
+        except TypeError:
+            # Commands with gaps between them.
+            commands = np.ascontiguousarray(commands)
+            done = call.run(commands, 0, time_ns, first, first_event)
         if done < count:
-            return self._continue_small(results, first, first_event, done, count, time_ns)
+            return self._continue_small(results, commands, first, first_event, done, time_ns)
         if self._rules_version[0] != self._checked_rules:
             self._check_rules()
         if self._growing:
@@ -212,16 +213,16 @@ class Engine:
         return result
 
     def _continue_small(
-        self, results: _SmallResults, first: int, first_event: int, done: int, count: int, time_ns: int
+        self, results: _SmallResults, commands: NDArray[Any], first: int, first_event: int, done: int, time_ns: int
     ) -> Result:
         """Apply the rest of a small batch that stopped, as a large one."""
-        commands, details = self._small_commands[: count * COMMAND_SIZE], self._apply_small.details
+        count, details = len(commands), self._apply_small.details
         outcomes, hashes, words = results.buffers
         outcomes = outcomes[first * OUTCOME_WORDS : (first + count) * OUTCOME_WORDS]
         hashes = hashes[first : first + count]
         parts: list[Words] = []
         words = self._continued_buffer(words[first_event * EVENT_WORDS :], count - done, parts)
-        parts += self._apply_rest(commands, details, done, count, time_ns, compiled.Buffers(outcomes, hashes, words))
+        parts += self._apply_rest(commands, details, done, time_ns, compiled.Buffers(outcomes, hashes, words))
         # The arrays contain events that are copied to other ones.
         self._small_results = _SmallResults()
         self._apply_small.use_buffers(self._small_results.buffers)
@@ -233,7 +234,7 @@ class Engine:
         outcomes, hashes = np.empty(count * OUTCOME_WORDS, np.uint64), np.empty(count, np.uint64)
         words = np.empty(max(EVENTS_PER_COMMAND * count, MIN_BUFFER_EVENTS) * EVENT_WORDS, np.uint64)
         commands, details = np.ascontiguousarray(commands), _checked_details(details)
-        parts = self._apply_rest(commands, details, 0, count, time_ns, compiled.Buffers(outcomes, hashes, words))
+        parts = self._apply_rest(commands, details, 0, time_ns, compiled.Buffers(outcomes, hashes, words))
         return self._checked_result(outcomes, parts, hashes)
 
     def _checked_result(self, outcomes: Words, parts: list[Words], hashes: Words) -> Result:
@@ -255,20 +256,19 @@ class Engine:
         commands: NDArray[Any],
         details: NDArray[Any],
         done: int,
-        count: int,
         time_ns: int,
         buffers: compiled.Buffers,
     ) -> list[Words]:
         """Apply commands from number `done` on, with as many more events buffers as that takes."""
+        count = len(commands)
         parts: list[Words] = []
         while True:
             # Growing the tables replaces the call.
             call = self._apply_large
             if details is not call.details:
                 call.use_details(details)
-            call.use_commands(commands)
             call.use_buffers(buffers)
-            done = call.run(done, count, time_ns, 0, 0)
+            done = call.run(commands, done, time_ns, 0, 0)
             words = buffers.events
             if done == count:
                 parts.append(words[: self._written[0] * EVENT_WORDS])

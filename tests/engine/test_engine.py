@@ -236,6 +236,20 @@ def test_results_do_not_change_with_later_calls(count: int) -> None:
         part[:] = np.zeros(1, part.dtype)
 
 
+@pytest.mark.parametrize("count", [1, 2, SMALL_BATCH_COMMANDS, SMALL_BATCH_COMMANDS + 1])
+def test_commands_with_gaps_between_them(count: int) -> None:
+    """Each second record of an array, or a part of a larger record, is applied as a copy of it would be."""
+    rows = np.zeros(2 * count, COMMAND)
+    rows["kind"], rows["session_id"] = CommandKind.PLACE, np.arange(2 * count)
+    wide = np.zeros(count, [("command", COMMAND), ("more", "u8")])
+    wide["command"] = rows[::2]
+    expected = busy_market().engine.apply(rows[::2].copy(), 1)
+    assert expected.outcomes["session_id"].tolist() == list(range(0, 2 * count, 2))
+    for commands in (rows[::2], wide["command"]):
+        found = busy_market().engine.apply(commands, 1)
+        assert [part.tobytes() for part in found] == [part.tobytes() for part in expected]
+
+
 def test_small_batch_with_more_events_than_its_buffer_holds() -> None:
     """One order through 200 makers, alone and among others, gives the same events as one large call."""
     few, many = SmallMarket(), SmallMarket()

@@ -392,8 +392,8 @@ def apply_command(state: Tables, command: Record, time_ns: Any, outcome: Record,
 
 
 @merged
-def apply(state: Tables, done: Any, count: Any, time_ns: Any, first: Any, first_event: Any) -> Any:
-    """Apply the first `count` of `state.commands`, from number `done` on; return how many are done now.
+def apply(state: Tables, commands: Array, done: Any, time_ns: Any, first: Any, first_event: Any) -> Any:
+    """Apply commands from number `done` on; return how many are done now.
 
     It is fewer than all when the next command may need more records than a table has left (then turn.needed is 0) or
     more events than the buffer has left (then it is turn.needed). Outcomes and state hashes are written from number
@@ -403,7 +403,7 @@ def apply(state: Tables, done: Any, count: Any, time_ns: Any, first: Any, first_
     """
     core = state.core[0]
     turn = state.turn[0]
-    commands = part_of(state.commands, 0, count)
+    count = len(commands)
     outcomes = part_of(state.outcomes, first, count)
     hashes = part_of(state.hashes, first, count)
     events = part_of(state.events, first_event, len(state.events) - first_event)

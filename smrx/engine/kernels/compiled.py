@@ -1,8 +1,9 @@
 """The compiled entry points, which Python calls, and the passing of the state to them.
 
 A State has more than twenty arrays; unpacking them at every call would take longer than ten commands. So `apply_at`
-gets one array of addresses and lengths, of the state's arrays and of the buffers of a call, and makes the tables from
-it. Called by engine.py and index_build.py.
+gets the address of a list of addresses and lengths, of the state's arrays and of the buffers of a call, and makes the
+tables from it; only the commands, which are others in each call, come as an array. Called by engine.py and
+index_build.py.
 """
 
 import ctypes
@@ -11,14 +12,21 @@ from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import types
+from numba import from_dtype, types
 from numpy.typing import NDArray
 
 from smrx.engine.kernels.apply import EVENT_WORDS, apply
 from smrx.engine.kernels.hash_index import enter, key_hash
 from smrx.engine.kernels.jit import INTERPRETED, Array, entry_point, fingerprint
 from smrx.engine.kernels.layouts import AHEAD, AHEAD_RECORDS
-from smrx.engine.kernels.numba_tables import CALL_DTYPES, InterpretedState, state_at, table_of
+from smrx.engine.kernels.numba_tables import (
+    CALL_DTYPES,
+    InterpretedState,
+    TableType,
+    interpreted,
+    state_at,
+    table_of,
+)
 from smrx.engine.state import INDEXES, State, in_use
 from smrx.wire.command_list import NO_DETAILS
 from smrx.wire.records import COMMAND, EVENT, OUTCOME
@@ -68,9 +76,9 @@ def _compiled(source: int) -> tuple[Any, Any]:
     version = np.uint64(source)
 
     # The condition on the version is always true: it only makes the version part of the code.
-    def apply_at(table: int, done: int, count: int, time_ns: int, first: int, first_event: int) -> Any:
+    def apply_at(table: int, commands: Array, done: int, time_ns: int, first: int, first_event: int) -> Any:
         if version != np.uint64(0):
-            return apply(state_at(table), done, count, time_ns, first, first_event)
+            return apply(state_at(table), commands, done, time_ns, first, first_event)
         return done
 
     def fill_index(cells: Array, keys: Array, extras: Array, slots: Array) -> None:
@@ -90,7 +98,8 @@ def _apply_function() -> Callable[..., int]:
 
     Not by the dispatcher of Numba, which would look at the types of the arguments in each call.
     """
-    function: Callable[..., int] = apply_at.compile((types.int64,) * 6)
+    commands = TableType(from_dtype(COMMAND))
+    function: Callable[..., int] = apply_at.compile((types.int64, commands, *(types.int64,) * 4))
     return function
 
 
@@ -105,12 +114,12 @@ class Buffers(NamedTuple):
 class ApplyCall:
     """apply.apply with a state, details and buffers: compiled, or interpreted if Numba is switched off.
 
-    A call of it passes one array and numbers: Numba takes longer to look at the type of another array than apply takes
-    for a command.
+    A call of it passes one array, without a reference to it, and numbers: Numba takes longer to look at the type of
+    another array than apply takes for a command.
     """
 
     def __init__(self, state: State) -> None:
-        """Valid until an array of the state is replaced. Before the first run come use_commands and use_buffers."""
+        """Valid until an array of the state is replaced. Before the first run comes use_buffers."""
         self._state = state
         self._table = np.concatenate([addresses(state, NO_DETAILS), np.zeros(2 * (len(CALL_DTYPES) - 1), np.uint64)])
         # Writing an item of a memoryview takes a tenth of the time of writing one of an array.
@@ -119,8 +128,9 @@ class ApplyCall:
         self._ahead = np.zeros(AHEAD_RECORDS, AHEAD)
         self._rows[-2], self._rows[-1] = address_of(self._ahead)
         self.details = NO_DETAILS
-        #: Takes done, count, time_ns, first and first_event, see apply.apply.
-        self.run: Callable[[int, int, int, int, int], int] = (
+        #: Takes the commands, done, time_ns, first and first_event, see apply.apply. Raises TypeError for commands that
+        #: are not contiguous; the caller checks their dimensions.
+        self.run: Callable[[NDArray[Any], int, int, int, int], int] = (
             self._interpret if INTERPRETED else partial(_apply_function(), self._table.ctypes.data)
         )
 
@@ -136,19 +146,12 @@ class ApplyCall:
         at = self._first
         self._rows[at], self._rows[at + 1] = address_of(details)
 
-    def use_commands(self, commands: NDArray[Any]) -> None:
-        """Replace the commands, which are contiguous. The caller keeps them alive until a call has returned."""
-        if INTERPRETED:
-            self._commands = commands
-        at = self._first + 2
-        self._rows[at], self._rows[at + 1] = address_of(commands)
-
     def use_buffers(self, buffers: Buffers) -> None:
         """Replace the buffers. The caller keeps them alive until a call has returned."""
         if INTERPRETED:
             self._buffers = buffers
         outcomes, hashes, words = buffers
-        at = self._first + 4
+        at = self._first + 2
         rows = self._rows
         rows[at], rows[at + 1] = address_of_words(outcomes), len(outcomes) // OUTCOME_WORDS
         rows[at + 2], rows[at + 3] = address_of_words(hashes), len(hashes)
@@ -156,14 +159,15 @@ class ApplyCall:
         rows[at + 4], rows[at + 5] = events, len(words) // EVENT_WORDS
         rows[at + 6], rows[at + 7] = events, len(words)
 
-    def _interpret(self, done: int, count: int, time_ns: int, first: int, first_event: int) -> int:
+    def _interpret(self, commands: NDArray[Any], done: int, time_ns: int, first: int, first_event: int) -> int:
         outcomes, hashes, words = self._buffers
         tables = InterpretedState(
-            self._state, self.details, commands=self._commands.view(COMMAND), outcomes=outcomes.view(OUTCOME),
-            hashes=hashes, events=words.view(EVENT), words=words, ahead=self._ahead,
+            self._state, self.details, outcomes=outcomes.view(OUTCOME), hashes=hashes, events=words.view(EVENT),
+            words=words, ahead=self._ahead,
         )  # fmt: skip
+        rows = interpreted(commands.view(COMMAND))
         with np.errstate(over="ignore"):
-            return int(apply(tables, done, count, np.int64(time_ns), first, first_event))
+            return int(apply(tables, rows, done, np.int64(time_ns), first, first_event))
 
 
 def compiled_before() -> bool:

@@ -119,7 +119,7 @@ def insert(cells: Array, key: Any, extra: Any, slot: Any) -> None:
         insert_next(cells, hashed, slot)
 
 
-@kernel
+@inlined
 def remove(cells: Array, key: Any, extra: Any, slot: Any) -> None:
     """Remove a key that is in the index."""
     hashed = key_hash(key, extra)

@@ -9,9 +9,8 @@ from kernel to kernel would cost more than most kernels do, and most of the time
   bound is checked only with NUMBA_BOUNDSCHECK=1, when an access outside raises IndexError;
 - a *state*: the address of a list of addresses and lengths, one pair an array; `state.orders` is a table. Behind the
   state's arrays are the details of the commands that are being applied, `state.details`, as ORDER_DETAILS with words
-  for its text, and in the list of apply what a call reads and writes: `state.commands`, `state.outcomes`,
-  `state.hashes`, `state.events` and the same events as `state.words`, and what it keeps from command to command,
-  `state.ahead`;
+  for its text, and in the list of apply what a call writes: `state.outcomes`, `state.hashes`, `state.events` and the
+  same events as `state.words`, and what it keeps from command to command, `state.ahead`;
 - `view_as(record, LAYOUT)` of jit.py: the same record under the field names of another layout.
 
 The arrays belong to Python, which keeps them alive during a call (engine.py). Without compilation (see jit.py) the same
@@ -27,24 +26,25 @@ from numba import config, from_dtype, types
 from numba.core import cgutils
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import (
+    NativeValue,
     intrinsic,
     lower_builtin,
     lower_getattr_generic,
     models,
     register_model,
     type_callable,
+    unbox,
 )
 
 from smrx.engine.kernels.jit import INTERPRETED, begin_load
 from smrx.engine.kernels.layouts import AHEAD, ORDER_DETAILS_WORDS
 from smrx.engine.state import DTYPES, INDEXES, State, in_use
-from smrx.wire.records import COMMAND, EVENT, OUTCOME
+from smrx.wire.records import EVENT, OUTCOME
 
 _U64: Final = np.dtype("<u8")
 #: What a call of apply has beside the state, behind it in the list.
 CALL_DTYPES: Final = {
-    "details": ORDER_DETAILS_WORDS, "commands": COMMAND, "outcomes": OUTCOME, "hashes": _U64, "events": EVENT,
-    "words": _U64, "ahead": AHEAD,
+    "details": ORDER_DETAILS_WORDS, "outcomes": OUTCOME, "hashes": _U64, "events": EVENT, "words": _U64, "ahead": AHEAD,
 }  # fmt: skip
 _FIELDS: Final = {
     name: (number, from_dtype(dtype)) for number, (name, dtype) in enumerate((DTYPES | CALL_DTYPES).items())
@@ -144,6 +144,28 @@ def _make_table(context: Any, builder: Any, kind: Any, base: Any, length: Any) -
     table.base = base
     table.length = length
     return table._getvalue()
+
+
+def _unbox_table(kind: Any, array: Any, code: Any) -> Any:
+    """Generate code that takes an array of one dimension as a table, without a reference to it.
+
+    Raises TypeError for an object that is no array of such elements one behind the other.
+    """
+    builder = code.builder
+    native = code.context.make_array(types.Array(kind.element, 1, "A"))(code.context, builder)
+    signature = ir.FunctionType(ir.IntType(32), [code.pyapi.pyobj, code.pyapi.voidptr])
+    # Numba calls this one for arrays if it counts no references.
+    adapt = code.pyapi._get_function(signature, name="numba_adapt_ndarray")
+    failed = builder.call(adapt, [array, builder.bitcast(native._getpointer(), code.pyapi.voidptr)])
+    size = ir.Constant(_WORD, code.context.get_abi_sizeof(code.context.get_data_type(kind.element)))
+    has_gaps = builder.icmp_signed("!=", builder.extract_value(native.strides, 0), size)
+    has_gaps = builder.and_(has_gaps, builder.icmp_signed(">", native.nitems, ir.Constant(_WORD, 1)))
+    is_wrong = builder.or_(cgutils.is_not_null(builder, failed), builder.icmp_signed("!=", native.itemsize, size))
+    is_wrong = builder.or_(is_wrong, has_gaps)
+    with builder.if_then(is_wrong, likely=False):
+        code.pyapi.err_set_string("PyExc_TypeError", f"expected an array of one dimension for {kind}")
+    data = builder.bitcast(native.data, _BYTE_POINTER)
+    return NativeValue(_make_table(code.context, builder, kind, data, native.nitems), is_error=is_wrong)
 
 
 def _field(context: Any, builder: Any, _: Any, state: Any, name: str) -> Any:
@@ -304,6 +326,7 @@ def _prefetch_element_interpreted(_table: Any, _slot: Any) -> None:
 
 register_model(TableType)(_TableModel)
 register_model(StateType)(_StateModel)
+unbox(TableType)(_unbox_table)
 infer_getattr(_StateFields)
 lower_getattr_generic(StateType)(_field)
 type_callable(operator.getitem)(_type_getitem)
