@@ -17,6 +17,8 @@ READ: Final = 1
 WRITE: Final = 4
 #: ZeroMQ sockets are asked at least this often, so that one whose use was not reported delays a message by this time.
 _ASK_SECONDS: Final = 0.01
+#: A plain number: arithmetic with an enum of pyzmq takes as long as asking.
+_POLLIN: Final = int(zmq.POLLIN)
 #: Events taken from the kernel at once.
 _EVENTS: Final = 256
 
@@ -53,7 +55,7 @@ class ZmqSocket:
     def ask(self) -> bool:
         """Return whether there is a message, and keep the answer until it is read."""
         # A fraction of the cost of poll(), and of the exception that recv() raises if there is no message.
-        self.has_message = bool(cast(int, self.watched.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        self.has_message = bool(cast(int, self.watched.getsockopt(zmq.EVENTS)) & _POLLIN)
         self.is_used = False
         return self.has_message
 
