@@ -24,8 +24,8 @@ from smrx.sim.simulated_gateway_client import SimulatedGatewayClient
 from smrx.sim.simulated_node import SimulatedNode
 from smrx.sim.simulated_process import FIRST_CLIENT
 from smrx.sim.simulated_reader import SimulatedReader
-from smrx.sim.unknown_client import UnknownClient
 from smrx.sim.trace import Trace
+from smrx.sim.unknown_client import UnknownClient
 from smrx.sim.versions import EntryFormats, Versions
 from smrx.sim.wire_invariants import WireInvariants
 
