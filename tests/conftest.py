@@ -3,6 +3,7 @@
 HYPOTHESIS_PROFILE=dev|ci|soak selects the number of examples. The default is ci if the variable CI is set, else dev.
 """
 
+import gc
 import os
 import signal
 
@@ -39,6 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
         # A worker that replaces a crashed one has a number above the count.
         number = int(worker["workerid"].removeprefix("gw")) % count
         os.environ["SMRX_PORTS_SHARE"] = f"{number + 1}/{count}"
+
+
+def pytest_collection_finish() -> None:
+    """Let no later garbage collection look through the modules and the tests, which stay to the end."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -94,6 +94,7 @@ def planned(minutes: float, attacks: int, orders: int | None = None) -> Plan:
             alone_seconds=_ALONE_SHARE * seconds,
             big_market=orders or 20_000,
             scale=0.25,
+            interval_s=0.02,
             is_loaded=True,
         )
     return Plan(seconds=seconds, alone_seconds=_ALONE_SHARE * seconds, big_market=orders or 1_000_000)

@@ -9,6 +9,7 @@ A command file parses arguments, calls another package and prints. It is importe
 standard_streams.py does the same for an answer that cannot be written.
 """
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -114,7 +115,10 @@ def smrx(config_path: str | None, key_path: str | None, debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `smrx` and exit with its exit code."""
-    sys.exit(run(arguments))
+    code = run(arguments)
+    # Else the interpreter looks through all objects of numba before it exits, for 0.2 s. They end with the process.
+    gc.freeze()
+    sys.exit(code)
 
 
 def run(arguments: list[str] | None = None) -> int:

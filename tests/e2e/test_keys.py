@@ -9,6 +9,7 @@ from smrx.client import Client
 from smrx.client.client_errors import ClientError
 from smrx.config import load
 from smrx.local import LocalCluster
+from tests.e2e.test_leadership_transfer import PAUSE_SECONDS
 
 #: How long a node may take to stop: a transfer of leadership takes half a second.
 STOP_SECONDS = 30
@@ -44,7 +45,7 @@ def test_key_rotation_under_load(tmp_path: Path) -> None:
             with Client(cluster.config, timeout=30) as client:
                 client.add_asset("USD", 2)
                 client.open_account(1)
-                while not done.is_set():
+                while not done.wait(PAUSE_SECONDS):
                     client.deposit(1, "USD", "1", deposits + 1)
                     deposits += 1
         except ClientError as error:

@@ -16,6 +16,9 @@ from smrx.local import LocalCluster
 
 MakeCluster = Callable[..., LocalCluster]
 
+#: Between two requests of a flow: some hundred a second meet every step of a restart, and leave the processors to it.
+PAUSE_SECONDS = 0.003
+
 
 class DepositFlow:
     """A client that makes deposits of one unit, one after another."""
@@ -32,7 +35,7 @@ class DepositFlow:
             with Client(self._cluster.config) as client:
                 client.add_asset("USD", 0)
                 client.open_account(1)
-                while not self._done.is_set():
+                while not self._done.wait(PAUSE_SECONDS):
                     client.deposit(1, "USD", "1", self.deposits + 1)
                     self.deposits += 1
         except ClientError as error:

@@ -20,6 +20,7 @@ from smrx.client.admin_client import open_admin_client
 from smrx.config import Config, Limits
 from smrx.local import SMRX, LocalCluster
 from smrx.wire.admin import AdminError, AdminErrorCode, LogPart, ReadLog, ReadState, RulesStatus, UpgradeRules
+from tests.e2e.test_leadership_transfer import PAUSE_SECONDS
 from tests.versions.next_version import NextVersion, build
 
 #: Entries after which the log is compacted: a restarted node gets a snapshot, from either version.
@@ -47,7 +48,7 @@ class Load(threading.Thread):
     def run(self) -> None:
         try:
             with Client(self._config, account=1, timeout=SECONDS) as client:
-                while not self._ended.is_set():
+                while not self._ended.wait(PAUSE_SECONDS):
                     number = self.placed + 1
                     client.place_limit("BTC-USD", "buy", "1.00", "0.0005", client_order_id=number)
                     self.placed = number
