@@ -50,6 +50,11 @@ _REQUEST_SECONDS_PER_TURN: Final = 0.0003
 #: The part of the time that goes by for requests, after a burst.
 _REQUEST_SHARE: Final = 0.1
 _REQUEST_BURST_SECONDS: Final = 0.02
+#: What a turn may work for private streams when events are new, and for all that are behind; and the part of the time
+#: that goes by for the latter. A private stream that has to wait is behind, and gets the events of many turns at once.
+_UPDATE_SECONDS_PER_TURN: Final = 0.0005
+_RING_SECONDS_PER_TURN: Final = 0.0005
+_RING_SHARE: Final = 0.25
 #: Bytes read from the ring in a turn, and in a second, for all subscribers that are behind.
 _BYTES_PER_TURN: Final = 512 << 10
 _BYTES_PER_SECOND: Final = 192 << 20
@@ -113,6 +118,7 @@ class Publisher:
         #: Those that wait for the state at the end of the stream.
         self._state_due: dict[bytes, FeedPeer] = {}
         self._share = TimeShare(_REQUEST_SHARE, _REQUEST_BURST_SECONDS, time.monotonic())
+        self._ring_share = TimeShare(_RING_SHARE, _REQUEST_BURST_SECONDS, time.monotonic())
         self._next_heartbeat = self._next_state = 0.0
         self._catch_up_at: float | None = None
 
@@ -296,9 +302,10 @@ class Publisher:
     def _publish_updates(self, events: NDArray[np.void], live: list[FeedPeer]) -> None:
         """Send events to those with accounts that they concern."""
         concerned, following = accounts_of(events), int(events["sequence"][-1]) + 1
+        started = time.thread_time()
         for peer in live:
             assert peer.accounts is not None
-            if not peer.accounts.advance():
+            if time.thread_time() - started > _UPDATE_SECONDS_PER_TURN or not peer.accounts.advance():
                 self._fall_behind(peer)
             elif not peer.accounts.holds(concerned).any():
                 peer.next = following
@@ -319,6 +326,9 @@ class Publisher:
         self._catch_up_at = None
         if not self._behind:
             return
+        started, clock = time.thread_time(), time.monotonic()
+        # Forward of the clock that is given, by as much as the share of the time is away.
+        opens_at = now if self._ring_share.is_open(clock) else now + self._ring_share.opens_at - clock
         events, budget, allowed_at = ring(), _BYTES_PER_TURN, self._pace.allowed_at(now)
         due: list[float] = []
         waiting = deque(self._behind.values())
@@ -328,8 +338,8 @@ class Publisher:
                 if peer.next == events.newest + 1 and not peer.is_asking:
                     self._behind.pop(peer.identity, None)
                 continue
-            ready_at = max(allowed_at, peer.ready_at(now))
-            if ready_at > now or budget <= 0:
+            ready_at = max(allowed_at, peer.ready_at(now), opens_at)
+            if ready_at > now or budget <= 0 or time.thread_time() - started > _RING_SECONDS_PER_TURN:
                 due.append(ready_at)
                 continue
             # To the end of the table: the others are served before it is served again, now or in the next turn.
@@ -343,6 +353,7 @@ class Publisher:
             if peer.identity in self._peers:
                 waiting.append(peer)
         self._catch_up_at = min(due, default=None)
+        self._ring_share.charge(time.thread_time() - started)
 
     def _serve(self, peer: FeedPeer, ring: EventRing, hash_at: Callable[[int], int | None]) -> int:
         """Send one frame to a subscriber that is behind; return the bytes read from the ring."""

@@ -58,7 +58,7 @@ class TimeShare:
 
     def is_open(self, now: float) -> bool:
         """Return whether there is time left."""
-        self._left = min(self._burst, self._left + self._part * (now - self._at))
+        self._left = min(self._burst, self._left + self._part * max(0.0, now - self._at))
         self._at = now
         return self._left > 0
 

@@ -468,6 +468,37 @@ def test_updates_of_many_accounts_are_cut_by_credit_and_frame(market: Market) ->
     assert found["sequence"].tolist() == wanted["sequence"].tolist()
 
 
+def test_private_streams_for_which_a_turn_has_no_time_get_their_events_later(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = [market.reader().subscribe(0, accounts=frozenset(range(1, 1025))) for _ in range(8)]
+    market.turn_until(lambda: not market.publisher._behind)
+    monkeypatch.setattr(publishing, "_UPDATE_SECONDS_PER_TURN", -1.0)
+    for first in range(1, 400, 10):
+        events = numbered(first, first + 9)
+        events["account"] = 7
+        market.publish(events)
+    assert len(market.publisher._behind) == 8
+    for reader in readers:
+        reader.wait_for(lambda reader=reader: reader.last == 400)
+        assert reader.events()["sequence"].tolist() == list(range(1, 401))
+        assert len(reader.of(FrameKind.UPDATES)) < 40, "the events of many turns come in one frame"
+
+
+def test_readers_that_are_behind_get_a_part_of_the_time(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    market.publish(numbered(1, 30_000))
+    reader = market.reader().subscribe()
+    market.publisher._ring_share.charge(1000.0)
+    before = reader.last
+    for _ in range(3):
+        market.turn()
+    reader.read()
+    assert reader.last == before
+    assert market.publisher.next_deadline > time.monotonic()
+    market.publisher._ring_share.charge(-1000.0)
+    reader.wait_for(lambda: reader.last == 30_000)
+
+
 def test_private_subscriber_may_not_ask_for_ranges(market: Market) -> None:
     market.publish(numbered(1, 10))
     reader = market.reader().subscribe(1, accounts=frozenset({1}))
