@@ -485,7 +485,7 @@ def test_private_streams_for_which_a_turn_has_no_time_get_their_events_later(
         assert len(reader.of(FrameKind.UPDATES)) < 40, "the events of many turns come in one frame"
 
 
-def test_readers_that_are_behind_get_a_part_of_the_time(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readers_that_are_behind_get_a_part_of_the_time(market: Market) -> None:
     market.publish(numbered(1, 30_000))
     reader = market.reader().subscribe()
     market.publisher._ring_share.charge(1000.0)
