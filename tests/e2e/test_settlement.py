@@ -130,7 +130,7 @@ def test_log_audit_verifies_settlement_and_fills_gaps(make_cluster: MakeCluster,
         follower = next(node for node in (1, 2, 3) if node != cluster.leader())
         log = stop(follower)
         client.submit(tape.commands[4_500:])
-        code, output = settle("run", "--idle", "1", "--from-log", log)
+        code, output = settle("run", "--idle", "3", "--from-log", log)
         assert (code, "from the log of node" in output) == (Exit.OK, True), output
         last = max(status.event_sequence for status in cluster.statuses().values())
         assert f"verified   events 1 to {last:,}" in output
