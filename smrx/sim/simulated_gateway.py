@@ -115,7 +115,7 @@ class SimulatedGateway:
 
     def _receive(self, source: int, frame: bytes) -> None:
         if not self.up:
-            # Nobody listens.
+            # A gateway that is down has no connections.
             self._break(source)
         elif source < FIRST_CLIENT:
             self._inbox.append((source, frame))
