@@ -305,6 +305,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Return the path of the token that administrative requests carry to a node without keys."""
         return self.node_dir(node_id) / "admin.token"
 
+    def ring_path(self, node_id: int) -> Path:
+        """Return the path of the Unix socket for clients that use rings in shared memory."""
+        return self.node_dir(node_id) / "orders.ring"
+
     def node_dir(self, node_id: int) -> Path:
         """Return the data directory of a node."""
         return Path(self.data_dir).expanduser() / f"node-{node_id}"

@@ -21,19 +21,20 @@ from smrx.bench.cluster_bench import common_hash
 from smrx.bench.leader_profile import LeaderProfile
 from smrx.bench.load_flow import Load
 from smrx.bench.load_generator import BIN_NS, Measured, Shape, measure
-from smrx.bench.load_protocols import Protocol, Soup, Tcp, Zmtp
+from smrx.bench.load_protocols import Protocol, Ring, Soup, Tcp, Zmtp
 from smrx.client import Client
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Config, GatewayConfig, Limits, Timing, dump
 from smrx.local import SMRX, LocalCluster, LocalClusterError, free_ports
+from smrx.node.order_rings import MOST_RINGS
 from smrx.wire.admin import Snapshot
 from smrx.wire.codes import OutcomeStatus
 
-ProtocolName = Literal["tcp", "zmq", "native", "sdk", "sdk-blocking"]
+ProtocolName = Literal["tcp", "zmq", "ring", "native", "sdk", "sdk-blocking"]
 Fault = Literal["leader", "follower", "snapshot"]
 Durability = Literal["memory", "disk"]
 
-_PROTOCOLS: Final[dict[str, Callable[[], Protocol]]] = {"tcp": Tcp, "zmq": Zmtp, "native": Soup}
+_PROTOCOLS: Final[dict[str, Callable[[], Protocol]]] = {"tcp": Tcp, "zmq": Zmtp, "ring": Ring, "native": Soup}
 #: How long the stopped follower is stopped, as a share of the measured time.
 _STOPPED_SHARE: Final = 0.25
 _LEADER_S: Final = 20.0
@@ -78,6 +79,8 @@ def run(
         raise ValueError(f"--protocol {protocol} has no --rate, --tape and --fault")
     if protocol == "native" and shape.frame_commands > 1:
         raise ValueError("--protocol native: expected one command a frame: each is a packet of its own")
+    if protocol == "ring" and connections > MOST_RINGS:
+        raise ValueError(f"--protocol ring: expected at most {MOST_RINGS} connections: a node has no more rings")
     machine = machine_conditions.machine()
     load = load_flow.of_tape(tapes.read_tape(tape), connections) if tape else load_flow.of_mix(mix, connections)
     figures: dict[str, Any] = {}
@@ -306,6 +309,8 @@ class _Watch:
         except LocalClusterError as error:
             raise BenchError(str(error)) from None
         node = self._cluster.config.node(leader)
+        if self._protocol == "ring":
+            return f"ring:{self._cluster.config.ring_path(leader).absolute()}"
         return node.orders_address if self._protocol == "zmq" else node.orders_tcp_address
 
     def cpu_seconds(self) -> dict[str, float]:

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from smrx.bench.bench_error import BenchError
 from smrx.bench.load_flow import Commands
 from smrx.bench.load_kernel import MAX_HEAD, Connections
-from smrx.bench.load_protocols import Protocol
+from smrx.bench.load_protocols import Protocol, RingLink
+from smrx.rings import ring_end
+from smrx.rings.ring_kernels import WORDS
+from smrx.rings.ring_memory import RingError
 from smrx.wire import frames
 from smrx.wire.codes import CommandKind, OutcomeStatus
 from smrx.wire.records import COMMAND, COMMAND_SIZE, MAX_ANSWERS, SESSION_COMMAND
@@ -53,11 +56,13 @@ class Links:
         size = MAX_HEAD + frames.HEADER_SIZE + frame_commands * COMMAND_SIZE
         self._poll = select.epoll()
         self._protocol = protocol
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[socket.socket | RingLink] = []
         # What is unanswered may be sent again, so the exchange keeps the answers of as many commands.
         self._answers = min(MAX_ANSWERS, window * frame_commands)
         self.state = Connections(
             sockets=np.zeros(count, np.int64),
+            ring_in=np.zeros((count, WORDS), np.int64),
+            ring_out=np.zeros((count, WORDS), np.int64),
             inbox=np.zeros((count, _aligned(max(SMALLEST_INBOX, min(window, 64) * size))), np.uint8),
             received=np.zeros(count, np.int64),
             outbox=np.zeros((count, (window + 1) * size), np.uint8),
@@ -92,8 +97,9 @@ class Links:
                 self._protocol.wait_ready(link)
         descriptors = [link.fileno() for link in self._sockets]
         self.state.sockets[:] = descriptors
-        self.connection_of = np.zeros(max(descriptors) + 1, np.int64)
-        self.connection_of[descriptors] = np.arange(count)
+        self.connection_of = np.zeros(1 + max(own for link in self._sockets for own in _watched(link)), np.int64)
+        for number, link in enumerate(self._sockets):
+            self.connection_of[_watched(link)] = number
         self.state.received[:] = self.state.built[:] = self.state.sent[:] = 0
 
     def open_sessions(self, before: Commands) -> None:
@@ -115,9 +121,14 @@ class Links:
 
     def start(self) -> None:
         """Let the kernel have the sockets: no call on them blocks from here on."""
-        for link in self._sockets:
-            link.setblocking(False)
-            self._poll.register(link.fileno(), select.EPOLLIN)
+        for number, link in enumerate(self._sockets):
+            if isinstance(link, RingLink):
+                # What the kernel changes in its copy the other does not see: only one of them is used from here on.
+                self.state.ring_in[number], self.state.ring_out[number] = link.end.words
+            else:
+                link.setblocking(False)
+            for descriptor in _watched(link):
+                self._poll.register(descriptor, select.EPOLLIN)
 
     def _disconnect(self) -> None:
         for link in self._sockets:
@@ -130,8 +141,17 @@ class Links:
         self._poll.close()
 
 
-def _connected(address: str) -> socket.socket:
+def _watched(link: socket.socket | RingLink) -> list[int]:
+    return [link.fileno(), link.end.control.fileno()] if isinstance(link, RingLink) else [link.fileno()]
+
+
+def _connected(address: str) -> socket.socket | RingLink:
     url = urlsplit(address)
+    if url.scheme == "ring":
+        try:
+            return RingLink(ring_end.connect(url.path, _TIMEOUT_S))
+        except RingError as error:
+            raise BenchError(f"cannot connect to {error}") from None
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
         try:

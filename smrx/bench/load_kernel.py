@@ -19,6 +19,17 @@ from numpy.typing import NDArray
 from smrx.bench.load_flow import LoadFlow
 from smrx.bench.load_histogram import bucket_of
 from smrx.engine.kernels.jit import entry_point, fingerprint, inlined, kernel
+from smrx.rings.ring_kernels import (
+    CAPACITY,
+    OWN,
+    READER_SLEEPS,
+    WRITER_SLEEPS,
+    WRITTEN,
+    may_sleep,
+    read_bytes,
+    ring_bell,
+    write_bytes,
+)
 from smrx.wire import soup_packets
 from smrx.wire.codes import OutcomeStatus
 from smrx.wire.frames import HEADER_SIZE, MAGIC, VERSION, FrameKind
@@ -30,6 +41,7 @@ _external: Any = _types.ExternalFunction
 _int32, _intp, _uintp = _types.int32, _types.intp, _types.uintp
 _receive: Any = _external("recv", _intp(_int32, _uintp, _uintp, _int32))
 _transmit: Any = _external("send", _intp(_int32, _uintp, _uintp, _int32))
+_take: Any = _external("read", _intp(_int32, _uintp, _uintp))
 _copy: Any = _external("memmove", _uintp(_uintp, _uintp, _uintp))
 _read_clock: Any = _external("clock_gettime", _int32(_int32, _uintp))
 #: Unlike epoll_wait it takes a time in nanoseconds. Linux 5.11 with glibc 2.35.
@@ -48,6 +60,8 @@ _RETRY_NS: Final = 100_000
 ZMTP: Final = 0
 SOUP: Final = 1
 TCP: Final = 2
+#: A ring in shared memory, with the frames of TCP.
+RING: Final = 3
 
 #: What is before a frame of ZMTP 3.1: flags and size in one byte, or flags and size in eight bytes.
 _LONG: Final = 2
@@ -76,7 +90,7 @@ _REJECTED: Final = np.uint64(int(OutcomeStatus.REJECTED))
 assert COMMAND_SIZE == OUTCOME_SIZE
 #: drive() closes over it, so that it is compiled again when one of these changes.
 _SOURCES: Final = fingerprint(
-    *("smrx.bench.load_histogram", "smrx.bench.load_flow"),
+    *("smrx.bench.load_histogram", "smrx.bench.load_flow", "smrx.rings.ring_kernels"),
     *("smrx.wire.codes", "smrx.wire.frames", "smrx.wire.records", "smrx.wire.soup_packets"),
 )
 
@@ -96,7 +110,9 @@ LOST: Final = 4  #: OUTCOMES of a later frame: the node has dropped one
 class Connections(NamedTuple):
     """One row a connection. Frames of a connection are numbered from 0."""
 
-    sockets: NDArray[np.int64]  #: file descriptors
+    sockets: NDArray[np.int64]  #: file descriptors; of a ring its bell
+    ring_in: NDArray[np.int64]  #: private words of the rings that are read and written, see ring_kernels.py
+    ring_out: NDArray[np.int64]
     inbox: NDArray[np.uint8]  #: bytes received and not decoded,
     received: NDArray[np.int64]  #: and how many
     outbox: NDArray[np.uint8]  #: bytes of built frames,
@@ -192,7 +208,7 @@ def _build(links: Any, flow: Any, plan: Any, frame: Any, c: Any, due_ns: Any) ->
     if plan.protocol == SOUP:
         outbox[at], outbox[at + 1], outbox[at + 2] = 0, _SOUP_LENGTH, _UNSEQUENCED
         at += _SOUP_HEAD
-    elif plan.protocol == TCP:
+    elif plan.protocol in (TCP, RING):
         for place in range(_LENGTH_HEAD):
             outbox[at + place] = (size >> (8 * place)) & 0xFF
         at += _LENGTH_HEAD
@@ -249,12 +265,13 @@ def _fill(links: Any, flow: Any, counts: Any, plan: Any, frame: Any, c: Any, now
 def _flush(links: Any, c: Any) -> Any:
     left = links.built[c] - links.sent[c]
     if left:
-        done = _transmit(
-            np.int32(links.sockets[c]),
-            _address(links.outbox, c) + np.uint64(links.sent[c]),
-            np.uint64(left),
-            np.int32(_FLAGS),
-        )
+        address = _address(links.outbox, c) + np.uint64(links.sent[c])
+        if links.ring_out[c, CAPACITY]:
+            done = write_bytes(links.ring_out[c], np.int64(address), left)
+            if done > 0:
+                ring_bell(links.ring_out[c], READER_SLEEPS)
+        else:
+            done = _transmit(np.int32(links.sockets[c]), address, np.uint64(left), np.int32(_FLAGS))
         if done == left:
             links.built[c] = links.sent[c] = 0
         elif done > 0:
@@ -274,7 +291,7 @@ def _head_of(inbox: Any, protocol: Any, at: Any, end: Any) -> Any:
         if kind == _SEQUENCED and size == OUTCOME_SIZE:
             return _SOUP_HEAD, size, _ANSWER
         return _SOUP_HEAD, size, _SKIPPED if kind in (_HEARTBEAT, _DEBUG) else _OTHER
-    if protocol == TCP:
+    if protocol in (TCP, RING):
         if end - at < _LENGTH_HEAD:
             return 0, 0, 0
         size = np.int64(0)
@@ -344,14 +361,17 @@ def _count(links: Any, counts: Any, plan: Any, c: Any, now_ns: Any) -> Any:
 def _read(links: Any, counts: Any, plan: Any, frame: Any, clock: Any, c: Any) -> Any:
     """Receive for connection c and count its answers; return ENDED or a fault."""
     inbox = links.inbox[c]
-    got = _receive(
-        np.int32(links.sockets[c]),
-        _address(links.inbox, c) + np.uint64(links.received[c]),
-        np.uint64(len(inbox) - links.received[c]),
-        np.int32(_FLAGS),
-    )
-    if got <= 0:
-        return CLOSED if got == 0 else ENDED
+    address = _address(links.inbox, c) + np.uint64(links.received[c])
+    room = len(inbox) - links.received[c]
+    if links.ring_in[c, CAPACITY]:
+        got = read_bytes(links.ring_in[c], np.int64(address), room)
+        if got <= 0:
+            return CLOSED if got < 0 else ENDED
+        ring_bell(links.ring_in[c], WRITER_SLEEPS)
+    else:
+        got = _receive(np.int32(links.sockets[c]), address, np.uint64(room), np.int32(_FLAGS))
+        if got <= 0:
+            return CLOSED if got == 0 else ENDED
     now_ns = _now(clock)
     at, end = 0, links.received[c] + got
     while True:
@@ -423,6 +443,17 @@ def drive(links: Connections, flow: LoadFlow, counts: Counts, plan: Plan, connec
             wait_ns = min(wait_ns, max(0, _due(plan, totals[CURSOR]) - now_ns))
         if blocked:
             wait_ns = min(wait_ns, _RETRY_NS)
+        if plan.protocol == RING:
+            for c in range(connections):
+                if may_sleep(links.ring_in[c], READER_SLEEPS, WRITTEN, links.ring_in[c, OWN]):
+                    continue
+                fault = _read(links, counts, plan, frame, clock, c)
+                if fault:
+                    totals[FAULT_AT] = c
+                    return fault
+                _fill(links, flow, counts, plan, frame, c, _now(clock))
+                blocked |= links.built[c] > 0
+                wait_ns = 0
         timeout[0], timeout[1] = wait_ns // _SECOND_NS, wait_ns % _SECOND_NS
         ready = _wait(np.int32(plan.epoll), events.ctypes.data, np.int32(_MAX_READY), timeout.ctypes.data, np.uint64(0))
         now_ns = _now(clock)
@@ -431,6 +462,8 @@ def drive(links: Connections, flow: LoadFlow, counts: Counts, plan: Plan, connec
             data = at + plan.event_data
             socket = np.int64(events[data]) | np.int64(events[data + 1]) << 8 | np.int64(events[data + 2]) << 16
             c = connection_of[socket]
+            if plan.protocol == RING and socket == links.sockets[c]:
+                _take(np.int32(socket), clock.ctypes.data, np.uint64(8))
             fault = _read(links, counts, plan, frame, clock, c)
             if not fault and events[at] & _BROKEN:
                 fault = CLOSED

@@ -19,10 +19,10 @@ _LONG: Final = ("series", "distribution_us", "curve")
 @durability_option
 @click.option(
     "--protocol",
-    type=click.Choice(["tcp", "zmq", "native", "sdk", "sdk-blocking"]),
+    type=click.Choice(["tcp", "zmq", "ring", "native", "sdk", "sdk-blocking"]),
     default="tcp",
     show_default=True,
-    help="tcp, zmq: order entry of the leader. native: through a gateway. sdk: smrx.AsyncClient. sdk-blocking: "
+    help="tcp, zmq, ring: order entry of the leader. native: through a gateway. sdk: smrx.AsyncClient. sdk-blocking: "
     "smrx.Client.",
 )
 @click.option(
@@ -97,7 +97,7 @@ _LONG: Final = ("series", "distribution_us", "curve")
 def load(
     nodes: int,
     durability: Literal["memory", "disk"],
-    protocol: Literal["tcp", "zmq", "native", "sdk", "sdk-blocking"],
+    protocol: Literal["tcp", "zmq", "ring", "native", "sdk", "sdk-blocking"],
     connections: int,
     in_flight: int,
     frame_commands: int,

@@ -75,9 +75,9 @@ def _say(line: str) -> None:
 @click.option(
     "--protocol",
     "protocols",
-    type=click.Choice(["zmq", "native"]),
+    type=click.Choice(["tcp", "zmq", "native"]),
     multiple=True,
-    default=["zmq", "native"],
+    default=["tcp", "native"],
     show_default=True,
     help="How the load reaches smrx: order entry of the leader, or a gateway.",
 )

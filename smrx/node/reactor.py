@@ -21,7 +21,7 @@ from smrx.consensus import MetaStore, NotLeader, Replica, ReplicaSettings, TcpTr
 from smrx.consensus.agreement import remedy
 from smrx.consensus.zap import ZapHandler
 from smrx.links.poller import Poller
-from smrx.node import admin_access
+from smrx.node import admin_access, order_rings
 from smrx.node.admin_service import AdminService
 from smrx.node.admission import Admission
 from smrx.node.client_limits import ClientLimits
@@ -140,6 +140,8 @@ class Node(Turn):
         """Return how many seconds a poll may block: until the next deadline, not at all if messages may be waiting."""
         if self._has_more_to_read or self.transport.has_more_to_read or self._order_links.has_more:
             return 0.0
+        if self._order_rings is not None and self._order_rings.has_more:
+            return 0.0
         if not self._was_full:
             return max(0.0, min(self.replica.next_deadline(), self._full_turn_at) - now)
         deadline = min(
@@ -166,6 +168,8 @@ class Node(Turn):
         found = self._poller.run(timeout)
         self.stages.end(Stage.REPLICATE)
         self._order_links.deliver()
+        if self._order_rings is not None:
+            found |= self._order_rings.deliver()
         self._order_links.tick(time.monotonic())
         self.admin.receive(is_ready=self._admin_is_ready)
         self.stages.end(Stage.OTHER)
@@ -303,6 +307,9 @@ class Node(Turn):
         return outbox.waiting_bytes + links.waiting_bytes, most, outbox.dropped
 
     def _send(self, reply: Reply) -> None:
+        if self._order_rings is not None and order_rings.is_ring(reply.identity):
+            self._order_rings.send(reply.identity, reply.frame)
+            return
         if link_number(reply.identity) is not None:
             self._order_links.send(reply.identity, reply.frame)
             return
@@ -313,6 +320,9 @@ class Node(Turn):
         self.stages.end(stage)
 
     def _send_answers(self, answers: AnswerBlock) -> None:
+        if self._order_rings is not None and order_rings.are_rings(answers):
+            self._order_rings.send_answers(answers)
+            return
         if isinstance(answers.identities, LinkIdentities):
             self._order_links.send_answers(answers)
             return
@@ -409,6 +419,9 @@ class Node(Turn):
                 max_connections=most_connections("orders_tcp", descriptors),
             ),
         )
+        self._order_rings = order_rings.open_rings(
+            self._poller, config.ring_path(me.id), self._take_orders, has_keys=link_keys is not None
+        )
         token = None if link_keys is not None else admin_access.write_token(config.admin_token_path(me.id))
         self.admin = _bound(me.admin_address, lambda: AdminService(self._context, me.admin_address, self, token))
         host, port = me.metrics_bind
@@ -464,6 +477,9 @@ class Node(Turn):
         order_links = getattr(self, "_order_links", None)
         if order_links is not None:
             order_links.close()
+        rings = getattr(self, "_order_rings", None)
+        if rings is not None:
+            rings.close()
         orders = getattr(self, "_orders", None)
         if orders is not None:
             orders.close()

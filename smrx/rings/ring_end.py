@@ -5,9 +5,11 @@ socket when the other process dies, so it is watched for its end and carries not
 Called by listeners of rings, clients and benchmarks.
 """
 
+import contextlib
 import os
 import select
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,14 +50,14 @@ class RingEnd:
         """Receive into `data` from `start` on; return how many bytes, 0 for none. Raises RingError if broken."""
         return self._checked(ring_kernels.read(self._inbound, data, start, len(data) - start))
 
-    def may_sleep(self, *, until_room: bool = False) -> bool:
+    def may_sleep(self, *, until_room: bool = False, until_written: bool = True) -> bool:
         """Return whether this end may wait for its bell: nothing has arrived, and with `until_room` there is no room.
 
         Call it before each wait. The other end then rings the bell once it has written or, with `until_room`, read.
         """
         if until_room and not ring_kernels.sleep_until_read(self._outbound):
             return False
-        return bool(ring_kernels.sleep_until_written(self._inbound))
+        return not until_written or bool(ring_kernels.sleep_until_written(self._inbound))
 
     def drain_bell(self) -> None:
         """Make the bell silent; call when it was readable, before receive()."""
@@ -122,7 +124,8 @@ def connect(path: str | Path, timeout: float = 5.0) -> RingEnd:
     control = socket.socket(socket.AF_UNIX)
     control.settimeout(timeout)
     try:
-        control.connect(os.fspath(path))
+        with _short(Path(path)) as short:
+            control.connect(short)
         return accept(control)
     except OSError as error:
         control.close()
@@ -130,6 +133,35 @@ def connect(path: str | Path, timeout: float = 5.0) -> RingEnd:
     except RingError:
         control.close()
         raise
+
+
+def listen(path: Path) -> socket.socket:
+    """Return a listening socket that only this user may connect to, in place of one that is left over.
+
+    Raises OSError. The directory has to belong to this process alone.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        path.unlink(missing_ok=True)
+        with _short(path) as short:
+            listener.bind(short)
+        path.chmod(0o600)
+        listener.listen()
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Yield a name of a path that fits the address of a Unix socket, which has about a hundred bytes."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def _side(address: int, capacity: int, bell: int) -> NDArray[np.int64]:

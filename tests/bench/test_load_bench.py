@@ -9,6 +9,7 @@ from smrx.bench import load_bench, load_plot
 from smrx.bench.bench_error import BenchError
 from smrx.bench.load_generator import Shape
 from smrx.cli.exit_codes import Exit
+from smrx.rings import ring_kernels
 from smrx.tape import generate, tape_file
 
 SHORT = Shape(in_flight=4, seconds=0.5, warm_up_s=0.2)
@@ -55,6 +56,20 @@ def test_load_through_a_gateway() -> None:
     assert figures["acknowledged"] > 0
     assert figures["rejected"] == figures["reconnects"] == 0
     assert set(figures["cpu_seconds"]) == {"1", "gateway", "generator"}
+
+
+@pytest.mark.skipif(not ring_kernels.is_available(), reason="rings need compiled code")
+def test_load_through_rings_in_shared_memory() -> None:
+    """Every answer is checked: none is lost, doubled or of another order, also when the leader dies."""
+    figures = load_bench.run(SHORT._replace(in_flight=64, seconds=2.0), connections=3, protocol="ring", fault="leader")
+    assert figures["acknowledged"] > 0
+    assert figures["rejected"] == 0
+    assert figures["reconnects"] >= 1
+
+
+def test_rings_are_bounded() -> None:
+    with pytest.raises(ValueError, match="at most 16 connections"):
+        load_bench.run(SHORT, connections=17, protocol="ring")
 
 
 def test_tape_is_sent_once(tmp_path: Any) -> None:

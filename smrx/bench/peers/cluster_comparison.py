@@ -34,7 +34,7 @@ def run(
     *,
     shapes: Sequence[LoadShape] = SHAPES,
     durabilities: Sequence[Durability] = ("memory",),
-    protocols: Sequence[ProtocolName] = ("zmq",),
+    protocols: Sequence[ProtocolName] = ("tcp",),
     timing: Timing = Timing(1.0, 5.0),  # noqa: B008  # a tuple
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
