@@ -31,7 +31,7 @@ BUILD_VARIABLE = "SMRX_TEST_BUILD_PEERS"
 
 def our_figures(shape: Any, *, protocol: str, **_options: Any) -> dict[str, Any]:
     """Return what bench load returns; the gateway is the slower one."""
-    p50 = {"zmq": 400.0, "native": 500.0}[protocol]
+    p50 = {"tcp": 400.0, "native": 500.0}[protocol]
     return {
         "acknowledged": 1_000,
         "latency_us": {"p50": p50, "p99": 900.0},
@@ -64,7 +64,7 @@ def test_rows_and_ratios() -> None:
         ("fast", "missing"),
         shapes=[LoadShape(2, 4)],
         durabilities=("memory", "disk"),
-        protocols=("native", "zmq"),
+        protocols=("native", "tcp"),
         timing=SHORT,
         say=said.append,
     )
