@@ -40,6 +40,7 @@ _STOPPED_SHARE: Final = 0.25
 _LEADER_S: Final = 20.0
 #: A gateway may have to compile.
 _GATEWAY_S: Final = 120.0
+_STOP_S: Final = 20.0
 #: Orders of the market's setup that are under way at a time.
 _SETUP_WINDOW: Final = 8192
 
@@ -169,7 +170,11 @@ def running_gateway(cluster: LocalCluster, shape: Shape, connections: int) -> It
         yield Gateway(process, settings.address)
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _limits(shape: Shape, connections: int) -> Limits:

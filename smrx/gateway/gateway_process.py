@@ -212,8 +212,11 @@ def run(config: Config, name: str | None = None, key: str | None = None) -> None
     with compile_cache.writable_by_owner_only():
         gateway = Gateway(config, settings, key=key)
 
+    received: list[str] = []
+
     def on_signal(number: int, frame: FrameType | None) -> None:
-        log.info("gateway %s stops on %s", settings.name, signal.Signals(number).name)
+        # Nothing is logged here: the signal may have come in the middle of writing to the log.
+        received.append(signal.Signals(number).name)
         gateway.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -232,6 +235,7 @@ def run(config: Config, name: str | None = None, key: str | None = None) -> None
     )
     try:
         gateway.run()
+        log.info("gateway %s stops on %s", settings.name, ", ".join(received))
     finally:
         gateway.close()
     log.info("gateway %s stopped", settings.name)
