@@ -216,6 +216,7 @@ a message is one part, one frame.
 | socket | client's type | what it carries |
 |---|---|---|
 | orders over TCP | TCP connection | a greeting; COMMANDS, PING; answers |
+| orders through rings | memory of this machine | the same without the greeting; only without keys |
 | orders | DEALER | the same without the greeting |
 | events | DEALER | SUBSCRIBE(_OWN), CREDIT, RETRANSMIT, ATTEST; EVENTS, UPDATES, HEARTBEAT, UNAVAILABLE, ATTESTATION |
 
@@ -239,6 +240,17 @@ With keys TLS 1.3 comes before all of that. The node's greeting is then followed
 the client sends its own proof as its second message: docs/security.md says how they are computed. A node closes the
 connection after any other greeting, after 3 s without one, and after a length above {max_frame_bytes}. It does not read
 from a connection with more than 256 KiB of unread answers, and closes one that reads nothing for 10 s.
+
+## Order entry through rings
+
+A process of the node's user on the same machine may send the same bytes through shared memory. It connects to the Unix
+socket `orders.ring` in the data directory of the node and receives one message of 16 bytes with three descriptors:
+sealed memory and two eventfds, the node's bell and the client's. The message: 8 bytes `SMRXRING`, u32 version 1, u32
+bytes of a ring, a power of two. The memory has two rings, first the one to the node; each is a header of 512 bytes and
+its bytes. Words of a header: at 0 the bytes ever written, at 128 the bytes ever read, at 256 whether the reader sleeps, at
+384 whether the writer sleeps. Who writes or reads and then finds the other side asleep sets that word to 0 and writes 1
+to the other side's bell; `smrx/rings/ring_kernels.py` says in which order. The socket carries nothing else, and its end
+is the end of the rings.
 
 ## A client in seven steps
 
