@@ -247,10 +247,10 @@ A process of the node's user on the same machine may send the same bytes through
 socket `orders.ring` in the data directory of the node and receives one message of 16 bytes with three descriptors:
 sealed memory and two eventfds, the node's bell and the client's. The message: 8 bytes `SMRXRING`, u32 version 1, u32
 bytes of a ring, a power of two. The memory has two rings, first the one to the node; each is a header of 512 bytes and
-its bytes. Words of a header: at 0 the bytes ever written, at 128 the bytes ever read, at 256 whether the reader sleeps, at
-384 whether the writer sleeps. Who writes or reads and then finds the other side asleep sets that word to 0 and writes 1
-to the other side's bell; `smrx/rings/ring_kernels.py` says in which order. The socket carries nothing else, and its end
-is the end of the rings.
+its bytes. Words of a header: at 0 the bytes ever written, at 128 the bytes ever read, at 256 whether the reader sleeps,
+at 384 whether the writer sleeps. A side that writes or reads and then finds the other asleep sets that word to 0 and
+writes 1 to the other's bell; `smrx/rings/ring_kernels.py` says in which order. The socket carries nothing else, and its
+end is the end of the rings.
 
 ## A client in seven steps
 
