@@ -37,7 +37,7 @@ LONG: dict[str, float] = {
     "tests/e2e/test_settlement.py": 40,
     "tests/e2e/test_shadow.py::": 20,
     "tests/e2e/test_siege.py::test_minute": 80,
-    "tests/e2e/test_siege.py::test_node_without_a_bound_is_found[": 40,
+    "tests/e2e/test_siege.py::test_node_without_a_bound_is_found[": 20,
     "tests/e2e/test_torture.py::test_minute": 70,
     "tests/e2e/test_torture.py::test_nodes": 40,
     "tests/e2e/test_updates.py": 15,

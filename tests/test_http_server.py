@@ -15,7 +15,7 @@ from smrx.http_server import MAX_REQUEST_BYTES, Answer, HttpServer
 
 DEADLINE_S = 30.0
 CONNECTIONS = 8
-SECONDS = 1.0
+SECONDS = 3.0
 #: More than the buffers of the system hold for a connection that does not read.
 BODY = b"x" * (16 << 20)
 

@@ -181,7 +181,7 @@ def test_read_is_linearizable_and_asks_the_leader(market: Call, stub: StubCluste
 def test_read_without_a_leader_fails_instead_of_showing_an_old_book(stub: StubCluster) -> None:
     with Client(stub.config, account=0) as client:
         client.add_asset("BTC", 8)
-        shorten_timeout(client, 0.5)
+        shorten_timeout(client, 2.0)
         stub.faults.silent = {1}
         with pytest.raises(Unavailable, match="only the leader answers this read"):
             client.accounts()
@@ -224,7 +224,7 @@ def test_reads_never_go_backwards(stub: StubCluster) -> None:
             client.accounts(level="any")
     stub.faults.stale = {2}
     with Client(stub.config, account=0) as reader:
-        shorten_timeout(reader, 0.5)
+        shorten_timeout(reader, 2.0)
         stub.faults.silent = {2}
         reader.accounts(level="any")
         assert reader._core.router.last_sequence > 0
@@ -237,7 +237,7 @@ def test_reads_never_go_backwards(stub: StubCluster) -> None:
 
 def test_node_of_an_earlier_version_cannot_confirm_a_read(stub: StubCluster) -> None:
     stub.faults.old = {1, 2, 3}
-    with Client(stub.config, account=0, timeout=0.5) as client:
+    with Client(stub.config, account=0, timeout=2.0) as client:
         with pytest.raises(Unavailable, match="runs an earlier version of smrx"):
             client.accounts()
         assert client.accounts(level="any") == [0, 1, 2]

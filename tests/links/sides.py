@@ -103,9 +103,9 @@ class Ends:
 
     def raw(self) -> socket.socket:
         """Return a plain socket that is connected to the listener."""
-        return socket.create_connection(("127.0.0.1", self.listener.port), timeout=5.0)
+        return socket.create_connection(("127.0.0.1", self.listener.port), timeout=60.0)
 
-    def run_until(self, condition: Callable[[], object], what: str = "", seconds: float = 10.0) -> None:
+    def run_until(self, condition: Callable[[], object], what: str = "", seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             now = time.monotonic()
