@@ -13,7 +13,7 @@ names both sides of it.
 
 from collections.abc import Callable, Iterable
 from itertools import takewhile
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import xxhash
@@ -24,6 +24,9 @@ from smrx.wire import batches
 from smrx.wire.codes import CommandKind, EventKind, OutcomeStatus, Reason
 from smrx.wire.command_list import CommandList
 from smrx.wire.records import DEFAULT_ANSWERS, OUTCOME_SIZE, SESSION_COMMAND
+
+if TYPE_CHECKING:
+    from smrx.sim.credential_checks import CredentialChecks
 
 #: (session id, request id)
 Request = tuple[int, int]
@@ -55,8 +58,9 @@ class _AppliedRequest(NamedTuple):
 class Checker:
     """The reference log, its replay, and what clients sent and received."""
 
-    def __init__(self, new_state: Callable[[], ReplicatedState]) -> None:
-        """`new_state` creates the state of the replay."""
+    def __init__(self, new_state: Callable[[], ReplicatedState], credentials: "CredentialChecks | None" = None) -> None:
+        """`new_state` creates the state of the replay. `credentials`: the checks of a run with credentials."""
+        self.credentials = credentials
         self._replay = new_state()
         #: index -> (term, entry)
         self._log: dict[int, tuple[int, bytes]] = {}
@@ -234,6 +238,8 @@ class Checker:
             if repeat:
                 continue
             if opens:
+                if self.credentials is not None:
+                    self.credentials.first_applied(index, pieces[at], status, reason)
                 if status == OutcomeStatus.ACCEPTED:
                     self._sessions.setdefault(session, 0)
                     self._closed.discard(session)
@@ -257,6 +263,8 @@ class Checker:
                 raise Violation(
                     f"only sent commands: request {request} of session {session:x} is not what its client sent"
                 )
+            if self.credentials is not None:
+                self.credentials.first_applied(index, command, status, reason)
             self._applied[session, request] = _AppliedRequest(
                 sequence, command, outcome, self._rules >= _COMPARING_RULES
             )
@@ -284,6 +292,8 @@ class Checker:
     def frame_submitted(self, delivery: bytes) -> None:
         """Record that a node put a frame into its log: it may not refuse it."""
         self._submitted.add(delivery)
+        if self.credentials is not None:
+            self.credentials.frame_submitted(delivery)
         if delivery in self._refused:
             raise Violation("refused, never applied: a node put a frame into its log that it had refused")
 

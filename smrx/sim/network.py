@@ -62,6 +62,8 @@ class Network:
         self.cuts: set[LinkId] = set()
         #: Snapshot chunks still to be corrupted: a fault in the sender's memory, which TCP does not detect.
         self.corrupt_chunks = 0
+        #: By end: the number of the credential whose key it has proven; ends of no credential are not here.
+        self.credentials: dict[int, int] = {}
         self.sent = 0
         #: The most recent messages between nodes.
         self._recent: deque[tuple[int, int, bytes]] = deque(maxlen=_RECENT)

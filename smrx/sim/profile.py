@@ -41,6 +41,8 @@ _READING: Final = 0.4
 _READ_SECONDS: Final = (0.02, 0.1)
 #: The part of the seeds with gateways.
 _WITH_GATEWAYS: Final = 0.2
+#: The part of the seeds in which traders have credentials.
+_WITH_CREDENTIALS: Final = 0.2
 #: A large state: that of 100,000 accounts with a million orders has about this size.
 LARGE_STATE_BYTES: Final = 200 << 20
 
@@ -85,6 +87,8 @@ class Profile:
     #: Gateways, and their clients.
     gateways: int = 0
     gateway_clients: int = 0
+    #: Whether traders have credentials.
+    credentials: bool = False
 
     def lines(self) -> list[str]:
         """Return the profile as text, a line for each field."""
@@ -144,5 +148,6 @@ def draw(seed: int) -> Profile:
         early=rng.random() < 0.3,
         read_seconds=reads_rng.choice(_READ_SECONDS) if reads else 0.0,
         gateways=gateways,
+        credentials=generator("credentials", seed).random() < _WITH_CREDENTIALS,
         gateway_clients=gateways_rng.choice((1, 2, 3)) if gateways else 0,
     )

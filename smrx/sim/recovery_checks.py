@@ -95,7 +95,7 @@ class RecoveryChecks:
 
     def answer_clients(self) -> None:
         """Wait until every client has an answer to every request."""
-        clients: list[SimulatedClient | SimulatedGatewayClient] = [*self._cluster.clients]
+        clients: list[SimulatedClient | SimulatedGatewayClient] = [*self._cluster.clients, *self._cluster.officers]
         clients += self._cluster.gateway_clients
         if not self._scheduler.run_for(_ANSWER_SECONDS, lambda: not any(client.unanswered for client in clients)):
             waiting = "; ".join(client.describe() for client in clients if client.unanswered)
@@ -120,7 +120,7 @@ class RecoveryChecks:
 
     def close_sessions(self) -> None:
         """Close the session of every client."""
-        for client in self._cluster.clients:
+        for client in (*self._cluster.clients, *self._cluster.officers):
             if client.session is not None:
                 client.close()
 

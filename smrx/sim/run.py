@@ -136,6 +136,7 @@ class _Run:
         self.scenarios.begin()
         self.gateway_faults.begin()
         self._trade()
+        self._begin_credentials()
         if cluster.gateways:
             self._open_gateway_accounts()
         if profile.read_seconds:
@@ -144,6 +145,8 @@ class _Run:
         self.scenarios.end()
         self.faults.end()
         self.gateway_faults.end()
+        for office in cluster.offices:
+            office.is_active = False
         cluster.trace.note("all faults are repaired")
         checks = RecoveryChecks(cluster)
         if not checks.recover():
@@ -169,6 +172,14 @@ class _Run:
             seconds = self._reads_rng.expovariate(1 / self._cluster.profile.read_seconds)
             self._scheduler.call_later(seconds, self._read)
 
+    def _begin_credentials(self) -> None:
+        """Let the venue give credentials once the accounts exist."""
+        if self._cluster.offices and self._cluster.clients[0].unanswered:
+            self._scheduler.call_later(self._cluster.profile.order_seconds, self._begin_credentials)
+            return
+        for office in self._cluster.offices:
+            office.begin()
+
     def _open_gateway_accounts(self) -> None:
         """Let the venue open the accounts of the gateways' clients once it has opened the others."""
         venue = self._cluster.clients[0]
@@ -193,7 +204,7 @@ class _Run:
         # The accounts exist once the venue's requests are answered.
         if self.faults.is_active and not venue.unanswered:
             trader = self._rng.choice(traders)
-            if trader.session is None:
+            if trader.session is None and trader.may_open:
                 trader.open()
             trader.trade()
         if self.faults.is_active or venue.unanswered:

@@ -20,7 +20,7 @@ from smrx.sim.simulated_process import BASE_WALL_NS, address, node_at
 from smrx.sim.trace import Trace
 from smrx.wire.codes import CommandKind
 from smrx.wire.command_list import CommandList
-from smrx.wire.records import COMMAND
+from smrx.wire.records import COMMAND, CREDENTIAL_SHIFT
 
 _NEVER: Final = float("inf")
 
@@ -45,6 +45,10 @@ class SimulatedClient:
         self.end = end
         self.account = account
         self.session: ClientSession | None = None
+        #: The number of its credential, 0 without one, and whether it may open a session: not between the revocation
+        #: of its credential and the next one.
+        self.credential = 0
+        self.may_open = True
         self._scheduler = scheduler
         self._network = network
         self._checker = checker
@@ -63,8 +67,8 @@ class SimulatedClient:
             # These are all new nodes, which may never become members: a client knows at least one initial node.
             known.append(min(nodes))
         self.session = ClientSession(
-            # Of no credential: the upper half is 0.
-            self._rng.getrandbits(31) + 1,
+            # The upper half is the number of the credential.
+            self.credential << CREDENTIAL_SHIFT | self._rng.getrandbits(31) + 1,
             self.account,
             [address(node) for node in known],
             window=self._profile.client_window,
@@ -73,6 +77,12 @@ class SimulatedClient:
         self._trace.note("client {} opens session {:x}", self.end, self.session.session_id)
         self.session.start(self._scheduler.now)
         self._perform_actions()
+
+    def use_credential(self, number: int) -> None:
+        """Use a credential from now on; the client abandons the session of another one."""
+        self.credential = self._network.credentials[self.end] = number
+        self.session = None
+        self.may_open = True
 
     def send(self, commands: CommandList) -> None:
         """Send as many of the commands as the session's window allows."""
@@ -154,6 +164,10 @@ class SimulatedClient:
             last = int(outcomes["request_id"][-1])
             self._trace.note("client {} is answered up to request {}", self.end, last)
             self._checker.outcomes_received(session.session_id, outcomes)
+        if session.failure is not None and not self.may_open:
+            self._trace.note("client {} fails, as its credential is revoked", self.end)
+            self.session = None
+            return
         if session.failure is not None:
             raise Violation(f"sessions survive: the session of client {self.end} failed: {session.failure.message}")
         deadline = session.deadline

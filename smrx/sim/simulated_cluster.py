@@ -11,6 +11,8 @@ from smrx.config import NodeConfig, Timing
 from smrx.consensus import membership
 from smrx.sim.checker import Checker
 from smrx.sim.clock_invariants import ClockInvariants
+from smrx.sim.credential_checks import CredentialChecks
+from smrx.sim.credential_office import CredentialOffice
 from smrx.sim.gateway_components import GatewayComponents
 from smrx.sim.membership_history import MembershipHistory
 from smrx.sim.network import Network
@@ -29,6 +31,8 @@ from smrx.sim.unknown_client import UnknownClient
 from smrx.sim.versions import EntryFormats, Versions
 from smrx.sim.wire_invariants import WireInvariants
 
+#: The network end of the client of the venue that adds and revokes credentials.
+_OFFICER: Final = 190
 #: The network ends of readers are numbered from here on; those of clients are below.
 _FIRST_READER: Final = 200
 _READERS: Final = 2
@@ -69,7 +73,9 @@ class SimulatedCluster:
         self.timing = components.timing or profile.timing
         self.trace = Trace(scheduler)
         replayed = components.replayed(has_upgrades="upgrade" in profile.faults)
-        self.checker = Checker(lambda: replayed(profile.event_ring))
+        self.checker = Checker(
+            lambda: replayed(profile.event_ring), CredentialChecks() if profile.credentials else None
+        )
         initial_ids = list(range(1, profile.nodes + 1))
         node_count = profile.nodes + profile.spares
         self.network = Network(scheduler, generator("network", seed), node_count, profile.delay)
@@ -105,19 +111,34 @@ class SimulatedCluster:
             profile=profile,
             rng=generator("operator", seed),
         )
-        self.clients = [
-            SimulatedClient(
-                FIRST_CLIENT + account,
+
+        def client(end: int, account: int, label: str) -> SimulatedClient:
+            return SimulatedClient(
+                end,
                 account,
                 scheduler=scheduler,
                 network=self.network,
                 checker=self.checker,
                 trace=self.trace,
                 profile=profile,
-                rng=generator(f"client {account}", seed),
+                rng=generator(label, seed),
                 cluster_file=lambda: self.operator.cluster_file,
             )
-            for account in range(profile.traders + 1)
+
+        self.clients = [
+            client(FIRST_CLIENT + account, account, f"client {account}") for account in range(profile.traders + 1)
+        ]
+        self.officers = [client(_OFFICER, 0, "officer")] if profile.credentials else []
+        self.offices = [
+            CredentialOffice(
+                officer,
+                self.clients[1:],
+                lambda: [node.id for node in self.running],
+                scheduler=scheduler,
+                network=self.network,
+                rng=generator("credential office", seed),
+            )
+            for officer in self.officers
         ]
         self.readers = [
             SimulatedReader(

@@ -120,7 +120,7 @@ class SimulatedNode(Process):
         else:
             self.journal = components.journal()
             self._wire.lost_memory(self.id)
-        self.order_entry = components.order_entry(self.id, profile.pending_commands)
+        self.order_entry = components.order_entry(self.id, profile.pending_commands, has_keys=profile.credentials)
         peers = [node_id for node_id in self.cluster_file if node_id != self.id]
         self.transport = components.transport(self, peers, self.meta.incarnation)
         self._wire.started(self.id)

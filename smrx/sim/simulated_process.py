@@ -14,6 +14,7 @@ from smrx.consensus import ConsensusError, MemoryJournal, NotLeader
 from smrx.consensus.context import UnknownRules
 from smrx.consensus.storage import StorageFull
 from smrx.engine.kernels.rules_version import NEWEST_RULES
+from smrx.node.credential_lookup import Credentials
 from smrx.node.frame_block import block_of
 from smrx.node.order_entry import Reply, Route, RouteRun, each_route
 from smrx.node.pending_reads import PendingReads
@@ -249,7 +250,11 @@ class Process(Turn):
                 self._request_read(source, REQUEST.unpack(frame)[1])
                 continue
             self._deliveries += 1
-            self.receive_order(DELIVERY.pack(source, self.id, self._deliveries), frame)
+            delivery = DELIVERY.pack(source, self.id, self._deliveries)
+            if self._checker.credentials is not None:
+                self._receive_with_credential(source, delivery, frame)
+            else:
+                self.receive_order(delivery, frame)
         received, self._received = self._received, []
         if received:
             self.order_entry.receive_block(block_of(received), self.hint(), self.fenced)
@@ -275,6 +280,15 @@ class Process(Turn):
     def receive_order(self, delivery: bytes, frame: bytes) -> None:
         """Pass a client's frame to order entry, with the others of this turn."""
         self._received.append((delivery, frame, EVERYTHING))
+
+    def _receive_with_credential(self, source: int, delivery: bytes, frame: bytes) -> None:
+        """Pass a client's frame on with its principal; without a known credential its connection was refused."""
+        number = self.network.credentials.get(source, 0)
+        if number and self.state.engine.credential(number) is None:
+            return
+        assert self._checker.credentials is not None
+        self._checker.credentials.frame_received(delivery, number, frame)
+        self._received.append((delivery, frame, Credentials(self.state).principal(number) if number else EVERYTHING))
 
     @property
     def unanswered_commands(self) -> int:

@@ -14,6 +14,7 @@ from smrx.wire.codes import (
     CommandKind,
     OrderFlags,
     OrderType,
+    Scope,
     Side,
     Stp,
     TimeInForce,
@@ -24,6 +25,7 @@ from smrx.wire.records import (
     COMMAND_LAYOUTS,
     DETAILS,
     DETAILS_LAYOUTS,
+    KEY_SIZE,
     pack_symbol,
 )
 
@@ -67,6 +69,17 @@ def new_accounts(accounts: Sequence[int]) -> CommandList:
             _command(CommandKind.DEPOSIT, account=account, asset=QUOTE, amount=200_000, transfer_id=account + 1000),
         ]
     return join(found)
+
+
+def add_credential(number: int, account: int, permissions: int) -> CommandList:
+    """Return a command of the venue that adds a credential of an account, under a key that no other has."""
+    details = {"key": number.to_bytes(KEY_SIZE, "little"), "permissions": permissions, "subject": account}
+    return _command(CommandKind.ADD_CREDENTIAL, details | {"scope": Scope.ACCOUNT}, number=number)
+
+
+def revoke_credential(number: int) -> CommandList:
+    """Return a command of the venue that revokes a credential."""
+    return _command(CommandKind.REVOKE_CREDENTIAL, number=number)
 
 
 def orders(rng: random.Random, account: int, count: int, time_ns: int = 0) -> CommandList:
