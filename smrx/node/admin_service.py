@@ -88,6 +88,7 @@ class AdminService:
         self._budget.begin_turn()
         if not is_ready:
             return
+        started = time.thread_time()
         self._budget.start()
         while self._budget.has_time(_READING_PART) and not self._reads.is_full:
             try:
@@ -97,6 +98,7 @@ class AdminService:
             if len(parts) >= 2:
                 self._receive(parts[0].bytes, parts[-1])
         self._budget.stop()
+        self._share.charge(time.thread_time() - started)
 
     def _receive(self, peer: bytes, received: zmq.Frame) -> None:
         data = received.bytes
@@ -133,6 +135,7 @@ class AdminService:
     def answer(self) -> None:
         """Answer reads, of each peer in turn, while there is time; send what the peers can take."""
         self._budget.start()
+        started = time.thread_time()
         self._outbox.retry()
         self._read_service.poll()
         self._reads.release(self._node.replica.read_state)
@@ -151,7 +154,7 @@ class AdminService:
         for peer in self._outbox.take_gone():
             self._reads.drop(peer)
         self._budget.stop()
-        self._share.charge(self._budget.spent)
+        self._share.charge(time.thread_time() - started)
 
     def has_time(self, now: float) -> bool:
         """Whether requests may be read and answered: their share of the time is not used up."""

@@ -29,7 +29,7 @@ from smrx.node.principal import EVERYTHING, NOT_ADMITTED, Principal, Sender
 from smrx.node.replicated_state import Applied
 from smrx.node.turn_budget import TimeShare
 from smrx.wire import frames, tcp_address
-from smrx.wire.codes import Permission
+from smrx.wire.codes import Permission, Scope
 from smrx.wire.frames import Claim, ErrorBody, ErrorCode, FeedPosition, Frame, FrameError, FrameKind
 from smrx.wire.record_words import concatenate_records
 from smrx.wire.records import EVENT
@@ -149,9 +149,9 @@ class Publisher:
 
         newest: the newest event of the ring. fenced: why this node may not serve, or None.
         """
-        started = time.monotonic()
+        started = time.thread_time()
         has_more = self._receive(newest, now, fenced)
-        self._share.charge(time.monotonic() - started)
+        self._share.charge(time.thread_time() - started)
         return has_more and not self._share.is_closed
 
     def _receive(self, newest: int, now: float, fenced: str | None) -> bool:
@@ -228,8 +228,10 @@ class Publisher:
             if Permission.READ not in principal.permissions:
                 raise FrameError(ErrorCode.FORBIDDEN, "own accounts: the key needs the permission READ")
             return self._own_accounts.of(principal)
-        for account in request.accounts:
-            if not principal.may(Permission.READ, account):
+        may_read = Permission.READ in principal.permissions
+        # A check of a thousand accounts takes a millisecond.
+        for account in request.accounts if not may_read or principal.scope is not Scope.ALL else ():
+            if not may_read or not principal.acts_for(account):
                 raise FrameError(ErrorCode.FORBIDDEN, f"account {account}: the key needs the permission READ for it")
         return ListedAccounts(request.accounts)
 

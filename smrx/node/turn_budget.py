@@ -15,11 +15,6 @@ class TurnBudget:
         self._spent = 0.0
         self._since: float | None = None
 
-    @property
-    def spent(self) -> float:
-        """The seconds that this turn has spent."""
-        return self._spent
-
     def begin_turn(self) -> None:
         """Start a turn: nothing is spent."""
         self._spent = 0.0
