@@ -199,11 +199,13 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     host: str = "127.0.0.1"
     #: TCP port of the native protocol.
     port: Port = DEFAULT_BASE_PORT - PORTS_PER_NODE
+    #: Port for metrics and health over HTTP, at the same host; none if not set.
+    metrics_port: Port | None = None
     #: CURVE public keys of the gateway, by which its clients know it; and the path of its secret key. Both are needed
     #: on a cluster whose nodes have keys: a credential with GATEWAY, TRADE and READ for all accounts.
     public_keys: tuple[PublicKey, ...] = ()
     secret_key_file: str | None = None
-    #: Connections at once.
+    #: Connections at once; fewer if the process may not open as many descriptors.
     connections: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1 << 14
     #: Commands of one client without an answer; beyond them its connection is not read.
     commands_under_way: Annotated[int, msgspec.Meta(ge=1, le=1 << 15)] = 1024
@@ -223,6 +225,11 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     def address(self) -> str:
         """The address of the native protocol."""
         return f"tcp://{_bracketed(self.bare_host)}:{self.port}"
+
+    @property
+    def metrics_address(self) -> str | None:
+        """The address of metrics and health, None if it has none."""
+        return None if self.metrics_port is None else f"tcp://{_bracketed(self.bare_host)}:{self.metrics_port}"
 
     @property
     def on_loopback(self) -> bool:
@@ -489,9 +496,10 @@ def _check_gateways(config: Config, source: str, addresses: dict[str, int]) -> N
         fault = host_fault(gateway.host)
         if fault is not None:
             raise ConfigError(f"{where}: host: {fault}")
-        if gateway.address in taken:
-            raise ConfigError(f"{where}: address {gateway.address} is used by another gateway or by a node")
-        taken[gateway.address] = 0
+        for address in filter(None, (gateway.address, gateway.metrics_address)):
+            if address in taken:
+                raise ConfigError(f"{where}: address {address} is used already, by a gateway or by a node")
+            taken[address] = 0
         if gateway.public_keys and gateway.secret_key_file is None:
             raise ConfigError(f"{where}: secret_key_file is missing; expected the path of the key of {where}")
         if not gateway.on_loopback and not (gateway.public_keys and config.curve):

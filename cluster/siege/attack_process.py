@@ -19,7 +19,7 @@ import msgspec
 from cluster.siege.attack_target import Attacker, AttackReport, Target
 from cluster.torture.cluster_under_test import environment
 
-#: How long an attack may take to close its connections after it was told to end.
+#: How long an attack may take to close its connections after its time.
 _END_SECONDS: Final = 20.0
 _NICE: Final = 10
 
@@ -37,6 +37,7 @@ class AttackProcess:
                 env=environment(),
             )
         self._name, self._log = name, log
+        self._seconds = target.seconds + _END_SECONDS
 
     def __enter__(self) -> "AttackProcess":
         return self
@@ -63,7 +64,7 @@ class AttackProcess:
     def report(self) -> AttackReport:
         """Wait for the end of the attack and return its report; raises RuntimeError if it failed itself."""
         try:
-            output, _ = self._process.communicate(timeout=_END_SECONDS)
+            output, _ = self._process.communicate(timeout=self._seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster.siege import feed_attacks, order_attacks, port_attacks, read_attacks
+from cluster.siege import feed_attacks, gateway_attacks, order_attacks, port_attacks, read_attacks
 from cluster.siege.attack_target import Attacker
 from cluster.siege.siege_verdict import Bounds
 
@@ -28,6 +28,8 @@ class Attack:
     big_market: bool = False
     #: Whether the cluster has keys.
     keyed: bool = False
+    #: Whether the honest client trades through a gateway, which is watched as the nodes are.
+    gateway: bool = False
     #: Whether a customer sends a flow of orders, also while the honest client is measured alone.
     with_flow: bool = False
     #: Whether the attack may leave the cluster changed, so that the next one needs another.
@@ -72,6 +74,21 @@ ATTACKS: Final[dict[str, Attack]] = {
     "pings-of-others": Attack(
         "pings for the session of another client, who has gone", order_attacks.pings_of_others, keyed=True
     ),
+    # A gateway.
+    "gateway-half-records": Attack("half a command on 200 connections", gateway_attacks.half_records, gateway=True),
+    "gateway-garbage": Attack("no packets, and packets out of place", gateway_attacks.garbage, gateway=True),
+    "gateway-flood": Attack("commands as fast as the gateway takes them", gateway_attacks.flood, gateway=True),
+    "gateway-unread-answers": Attack("commands, answers not read", gateway_attacks.unread_answers, gateway=True),
+    "gateway-slow-readers": Attack("commands faster than answers are read", gateway_attacks.slow_readers, gateway=True),
+    "gateway-idle": Attack(
+        "10,000 idle connections, half of them logged in",
+        gateway_attacks.idle_connections,
+        # A connection costs some 10 KiB.
+        Bounds(memory_mib=192, memory_after_mib=192),
+        gateway=True,
+    ),
+    "gateway-stopped": Attack("another gateway stopped for ten seconds", gateway_attacks.stopped_gateway, gateway=True),
+    "gateway-twins": Attack("two gateways with one name", gateway_attacks.twin_gateways, gateway=True),
     # Authority.
     "shutdown": Attack("what only an operator may do", port_attacks.shutdown, fresh_after=True),
 }

@@ -10,6 +10,7 @@ from cluster.siege import siege_market
 from smrx import client_keys
 from smrx.client_keys import ClientKeys
 from smrx.config import Config, NodeConfig, load
+from smrx.local import SMRX
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -20,6 +21,13 @@ class Target(msgspec.Struct, frozen=True):
     seconds: float
     #: The scale of the attack: how much it sends at once. 1 is the full scale.
     scale: float = 1.0
+    #: The command that runs `smrx`, for attacks that start a process.
+    program: tuple[str, ...] = SMRX
+
+    @property
+    def path(self) -> Path:
+        """The path of the cluster file."""
+        return Path(self.config_path)
 
     def config(self) -> Config:
         """Return the configuration of the cluster."""
@@ -50,6 +58,10 @@ class Attacker:
         """Whether the attack goes on."""
         return not self._stopped() and time.monotonic() < self._ends_at
 
+    def stop(self) -> None:
+        """End the attack before its time."""
+        self._ends_at = 0.0
+
     @property
     def leader(self) -> NodeConfig:
         """The node that led when the attack began."""
@@ -60,7 +72,7 @@ class Attacker:
         """The keys of the customer who attacks, None on a cluster without keys."""
         if not self.config.curve:
             return None
-        return client_keys.of_client(self.config, Path(self.target.config_path).parent / siege_market.CUSTOMER_KEY)
+        return client_keys.of_client(self.config, self.target.path.parent / siege_market.CUSTOMER_KEY)
 
     def scaled(self, count: int) -> int:
         """Return a count at the scale of this run, at least 1."""

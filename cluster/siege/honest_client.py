@@ -13,12 +13,13 @@ import time
 from enum import IntEnum
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 import click
 import numpy as np
 
 from cluster.siege import siege_market
+from cluster.siege.gateway_trader import GatewayTrader, Traded
 from cluster.siege.siege_verdict import Latencies
 from cluster.torture.cluster_under_test import environment
 from smrx.client import Client
@@ -42,10 +43,20 @@ class SampleKind(IntEnum):
     WRONG = 2
 
 
-def trade(client: Client, output: BinaryIO, interval_s: float) -> None:
+class Trader(Protocol):
+    """What the honest client needs of the SDK, and of a gateway."""
+
+    def place_limit(self, symbol: str, side: str, price: str, quantity: str) -> OrderResult | Traded:
+        """Place an order. Raises ClientError."""
+
+    def cancel(self, *, order_id: int) -> OrderResult | Traded:
+        """Cancel an order. Raises ClientError."""
+
+
+def trade(client: Trader, output: BinaryIO, interval_s: float) -> None:
     """Place and cancel orders until the reader closes the pipe."""
     due, number = time.monotonic(), 0
-    placed: OrderResult | None = None
+    placed: OrderResult | Traded | None = None
     while True:
         time.sleep(max(0.0, due - time.monotonic()))
         kind = SampleKind.ACKNOWLEDGED
@@ -71,7 +82,7 @@ def trade(client: Client, output: BinaryIO, interval_s: float) -> None:
         due = max(due + interval_s, now - _MOST_LATE_S)
 
 
-def _place(client: Client, number: int) -> OrderResult:
+def _place(client: Trader, number: int) -> OrderResult | Traded:
     price = siege_market.HONEST_PRICES[number % len(siege_market.HONEST_PRICES)]
     return client.place_limit(siege_market.SYMBOL, "buy", price, siege_market.quantity(number))
 
@@ -79,7 +90,15 @@ def _place(client: Client, number: int) -> OrderResult:
 class HonestClient:
     """The client process and the samples of it. A context manager; leaving it ends the process."""
 
-    def __init__(self, config_path: Path, log: Path, interval_s: float, account: int = siege_market.HONEST) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        log: Path,
+        interval_s: float,
+        account: int = siege_market.HONEST,
+        gateway: str | None = None,
+    ) -> None:
+        """`gateway`: the address of the gateway through which it trades, instead of the SDK."""
         self._samples: list[tuple[float, float, int]] = []
         self._log = log
         with open(log, "ab") as errors:
@@ -87,6 +106,7 @@ class HonestClient:
                 [
                     *(sys.executable, "-m", "cluster.siege.honest_client", "--config", str(config_path)),
                     *("--account", str(account), "--interval", str(interval_s)),
+                    *(() if gateway is None else ("--gateway", gateway)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -153,8 +173,12 @@ def latencies(samples: list[tuple[float, float, int]], start: float, end: float,
 @click.option("--config", "config_path", required=True)
 @click.option("--account", type=int, required=True)
 @click.option("--interval", "interval_s", type=float, required=True, help="Seconds between two orders.")
-def main(config_path: str, account: int, interval_s: float) -> None:
+@click.option("--gateway", help="Address of a gateway, instead of the SDK.")
+def main(config_path: str, account: int, interval_s: float, gateway: str | None) -> None:
     """Trade until the reader of standard output is gone."""
+    if gateway is not None:
+        trade(GatewayTrader(gateway, account, _TIMEOUT_S), sys.stdout.buffer, interval_s)
+        return
     with Client(load(config_path), account=account, timeout=_TIMEOUT_S) as client:
         trade(client, sys.stdout.buffer, interval_s)
 

@@ -31,6 +31,10 @@ class RawConnection:
         """Connect. Raises OSError."""
         self._socket.connect(split_address(self._address))
 
+    def limit_receive_buffer(self, size: int) -> None:
+        """Let the system keep few bytes that are not read."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
     def send_bytes(self, data: bytes) -> None:
         """Send bytes as they are; give the peer a moment if it does not read."""
         if not self.is_open:

@@ -19,9 +19,18 @@ from cluster.siege.attack_table import ATTACKS, FEW_ORDERS, Attack
 from cluster.siege.attack_target import AttackReport, Target
 from cluster.siege.honest_client import HonestClient
 from cluster.siege.node_watch import NodeWatch, sample
-from cluster.siege.siege_verdict import Bounds, Latencies, Measurement, Memory, violations
+from cluster.siege.siege_gateway import MAIN, SiegeGateway, with_gateways
+from cluster.siege.siege_verdict import (
+    GATEWAY,
+    Bounds,
+    Latencies,
+    Measurement,
+    Memory,
+    process_name,
+    violations,
+)
 from smrx.client import Client
-from smrx.config import Limits, Timing
+from smrx.config import Limits, Timing, dump
 from smrx.local import SMRX, LocalCluster, LocalClusterError
 from smrx.wire.admin import NodeStatus
 
@@ -73,9 +82,10 @@ class Plan:
 
 
 class _Kind(NamedTuple):
-    """The kinds of clusters: keys or none, and how many orders rest."""
+    """The kinds of clusters: keys or none, a gateway or none, and how many orders rest."""
 
     keyed: bool
+    gateway: bool
     resting: int
 
 
@@ -111,7 +121,7 @@ class Siege:
         return sorted(found, key=lambda measurement: order.index(measurement.attack))
 
     def _kind(self, attack: Attack) -> _Kind:
-        return _Kind(attack.keyed, self._plan.big_market if attack.big_market else FEW_ORDERS)
+        return _Kind(attack.keyed, attack.gateway, self._plan.big_market if attack.big_market else FEW_ORDERS)
 
     def _attack(self, besieged: "_Besieged", name: str) -> Measurement:
         attack = ATTACKS[name]
@@ -133,6 +143,11 @@ class _Besieged:
         self._cluster = LocalCluster(
             self._directory, timing=plan.timing(), limits=_LIMITS, program=program, keys=kind.keyed
         )
+        if kind.gateway:
+            self._cluster.config = with_gateways(self._cluster.config)
+            self._cluster.config_path.write_text(dump(self._cluster.config), encoding="utf-8")
+        self._program = tuple(program)
+        self._gateway: SiegeGateway | None = None
         self._node_ids = [node.id for node in self._cluster.config.nodes]
         self._kind = kind
         self._stack = ExitStack()
@@ -147,9 +162,15 @@ class _Besieged:
                 siege_market.set_up(venue, self._kind.resting)
                 if self._kind.keyed:
                     siege_market.add_customer_key(venue, self._directory)
-            self._honest = stack.enter_context(
-                HonestClient(self._cluster.config_path, self._directory / "honest.log", self._plan.interval_s)
-            )
+            address = None
+            if self._kind.gateway:
+                address = self._cluster.config.gateway(MAIN).address
+                log = self._directory / "gateway.log"
+                gateway = SiegeGateway(self._program, self._cluster.config_path, MAIN, log)
+                self._gateway = stack.enter_context(gateway)
+                gateway.wait_listening(address)
+            path, log = self._cluster.config_path, self._directory / "honest.log"
+            self._honest = stack.enter_context(HonestClient(path, log, self._plan.interval_s, gateway=address))
             self._wait_for_orders(_WARM_UP_ORDERS, _SETUP_SECONDS)
             self._stack = stack.pop_all()
         return self
@@ -165,7 +186,7 @@ class _Besieged:
                 self._wait_for_orders(_WARM_UP_ORDERS, _SETUP_SECONDS)
             alone = self._alone()
             statuses = self._statuses()
-            pids = {node: self._cluster.process(node).pid for node in self._node_ids if self._cluster.running(node)}
+            pids = self._pids()
             limit = max(sample(pid).resident for pid in pids.values()) + _LIMIT_BYTES
             cut_off: list[int] = []
             with self._start(name, self._plan.seconds) as process:
@@ -187,9 +208,16 @@ class _Besieged:
         after = self._settle(watch, attack)
         return self._measurement(name, seconds, alone, beside, watch, report, statuses, after, orders, cut_off)
 
+    def _pids(self) -> dict[int, int]:
+        """Return the ids of the running processes, by their node, GATEWAY for the gateway."""
+        pids = {node: self._cluster.process(node).pid for node in self._node_ids if self._cluster.running(node)}
+        if self._gateway is not None and self._gateway.is_running:
+            pids[GATEWAY] = self._gateway.pid
+        return pids
+
     def _start(self, name: str, seconds: float) -> AttackProcess:
         leader = self._cluster.wait_leader(_SETUP_SECONDS)
-        target = Target(str(self._cluster.config_path), leader, seconds, self._plan.scale)
+        target = Target(str(self._cluster.config_path), leader, seconds, self._plan.scale, self._program)
         process = AttackProcess(name, target, self._directory / f"{name}.log")
         process.wait_ready()
         return process
@@ -222,7 +250,8 @@ class _Besieged:
         deadline = time.monotonic() + self._plan.settle_seconds
         most = self._plan.bounds(attack).memory_after_mib << 20
         while True:
-            after = {node: sample(self._cluster.process(node).pid).resident for node in watch.before}
+            pids = self._pids()
+            after = {node: sample(pids.get(node, 0)).resident for node in watch.before}
             grown = max(after[node] - watch.before[node].resident for node in after)
             if grown <= most or time.monotonic() > deadline:
                 return after
@@ -241,7 +270,7 @@ class _Besieged:
         orders: int,
         cut_off: list[int],
     ) -> Measurement:
-        ended = [node for node in self._node_ids if not self._cluster.running(node)]
+        ended = [node for node in watch.before if node not in self._pids()]
         after = self._statuses()
         worst = max(watch.before, key=lambda node: watch.most[node].resident - watch.before[node].resident)
         memory = Memory(
@@ -253,7 +282,7 @@ class _Besieged:
         )
         note = report.note or f"{report.sent} sent, {report.received} received"
         if cut_off:
-            note += f"; ended early, because node {cut_off[0]} took too much memory"
+            note += f"; ended early, because {process_name(cut_off[0])} took too much memory"
         return Measurement(
             name,
             seconds,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MIB: Final = 1 << 20
+#: The gateway among the ids of nodes, which begin with 1.
+GATEWAY: Final = 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Latencies:
 
 @dataclass(frozen=True)
 class Memory:
-    """The resident bytes of the node that grew most: before the attack, at most during it, and after it."""
+    """The resident bytes of the node or gateway that grew most: before the attack, at most during it, and after it."""
 
     node_id: int = 0
     before: int = 0
@@ -87,11 +89,16 @@ def violations(found: Measurement, bounds: Bounds) -> list[str]:
     """Return one sentence for each bound that was not kept, with the bound in it."""
     return [
         *found.harm,
-        *(f"node {node} ended" for node in found.ended_nodes),
+        *(f"{process_name(node)} ended" for node in found.ended_nodes),
         *(["the nodes did not reach one state after the attack"] if found.states_differ else []),
         *_orders(found, bounds),
         *_node(found, bounds),
     ]
+
+
+def process_name(node_id: int) -> str:
+    """Return how a node, or the gateway, is named in sentences."""
+    return f"node {node_id}" if node_id != GATEWAY else "the gateway"
 
 
 def _orders(found: Measurement, bounds: Bounds) -> list[str]:
@@ -120,7 +127,7 @@ def _node(found: Measurement, bounds: Bounds) -> list[str]:
         ("after the attack", memory.after - memory.before, bounds.memory_after_mib),
     ):
         if grown > most * MIB:
-            problems.append(f"node {memory.node_id} grew by {grown // MIB} MiB {what}; at most {most} MiB")
+            problems.append(f"{process_name(memory.node_id)} grew by {grown // MIB} MiB {what}; at most {most} MiB")
     if memory.threads > bounds.threads:
         problems.append(f"a node grew by {memory.threads} threads; at most {bounds.threads}")
     if found.unread_answer_bytes > bounds.unread_answers_mib * MIB:

@@ -3,7 +3,6 @@
 Only the NULL mechanism: an attack on a port with keys does not get past the handshake anyway. Called by the attacks.
 """
 
-import socket
 from typing import Final
 
 from cluster.siege.raw_connection import RawConnection
@@ -43,7 +42,3 @@ class ZmtpConnection(RawConnection):
         """Send a message of one part."""
         self.announce(len(body))
         self.send_bytes(body)
-
-    def limit_receive_buffer(self, size: int) -> None:
-        """Let the system keep few bytes that are not read."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)

@@ -36,8 +36,12 @@ EXIT_CODES: Final = {
 
 _LOCAL_ERRNOS: Final = {
     errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EMFILE,
-    errno.EDQUOT, errno.ENOMEM,
+    errno.EDQUOT, errno.ENOMEM, errno.ENFILE, errno.EAGAIN, errno.EIO, errno.EFBIG,
 }  # fmt: skip
+
+
+#: What threading says if the system refuses a thread.
+_NO_THREAD: Final = "can't start new thread"
 
 
 class CliError(Exception):
@@ -60,6 +64,12 @@ def explain(error: BaseException) -> tuple[Exit, str]:
         name = f"{error.filename}: " if error.filename else ""
         code = Exit.RESOURCE if error.errno in _LOCAL_ERRNOS else Exit.USAGE
         return code, f"{name}{error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return Exit.RESOURCE, f"not enough memory: {str(error) or 'the system gives this process no more'}"
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return Exit.RESOURCE, (
+            "the system allows no more threads; raise the limit of processes and threads of this user or container"
+        )
     return (
         Exit.INTERNAL,
         f"internal error ({type(error).__name__}: {error}); run the command again with --debug for a traceback",

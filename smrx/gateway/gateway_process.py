@@ -1,5 +1,7 @@
 """Run one gateway: a single thread that polls its sockets, collects commands, sends them upstream and answers.
 
+Another thread serves metrics and health, if the gateway has a port for them.
+
 Gateway.turn() shows the order of a turn. The only module of a gateway in which sockets, the clock and the process meet.
 A gateway may be killed at any time: sessions, request ids and answers are in the state of the exchange, and its clients
 go on through another gateway. `smrx gateway` calls run().
@@ -15,11 +17,14 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from smrx import client_keys, compile_cache
 from smrx.client.admin_client import open_admin_client
 from smrx.config import Config, GatewayConfig
+from smrx.gateway.gateway_metrics import GatewayMetrics, GatewayStatus
+from smrx.gateway.native.client_table import LOGGED_IN
 from smrx.gateway.native.command_block import AnyRoute
 from smrx.gateway.native.native_server import NativeServer
 from smrx.gateway.person_directory import Person, PersonDirectory, reader
@@ -31,7 +36,7 @@ from smrx.links.connection import Connection
 from smrx.links.framing import SOUP_BIN_TCP
 from smrx.links.greeted_links import GreetedLinks
 from smrx.links.greeting import ServerGreeting, Terms
-from smrx.links.listener import Bounds, Listener
+from smrx.links.listener import TOO_MANY_CONNECTIONS, Bounds, Listener
 from smrx.links.poller import Poller
 from smrx.wire import soup_packets
 
@@ -45,6 +50,13 @@ _REPORTS_PER_TIMEOUT: Final = 4
 _REPORT_SECONDS: Final = 1.0
 #: How long a node may take to list the credentials.
 _ADMIN_SECONDS: Final = 1.0
+#: Descriptors kept for files, metrics and what else the process opens, and for the sockets of each node.
+_OTHER_DESCRIPTORS: Final = 96
+_DESCRIPTORS_OF_NODE: Final = 12
+#: The time between two log lines about connections for which there is no room.
+_LOG_SECONDS: Final = 60.0
+#: Connections beyond those that are served: each is told that there is no room, and ends a moment later.
+_REFUSED: Final = 32
 
 
 class GatewayPortError(Exception):
@@ -61,7 +73,7 @@ class Gateway:
             raise KeysError(
                 f"gateway {settings.name!r}: its key {keys.own.public} is not among its public_keys in the cluster file"
             )
-        self.settings = settings
+        self.settings = settings = _with_room(settings, len(config.nodes))
         self._closing = ExitStack()
         self._persons: PersonDirectory | None = None
         self._persons_version = 0
@@ -83,8 +95,8 @@ class Gateway:
             person_of=None if keys is None else self._person_of,
         )
         bounds = Bounds(
-            connections=settings.connections,
-            unadmitted=settings.connections,
+            connections=settings.connections + _REFUSED,
+            unadmitted=settings.connections + _REFUSED,
             greeting_seconds=settings.login_ms / 1000,
             greeting_bytes=soup_packets.MAX_TEXT,
             frame_bytes=soup_packets.MAX_TEXT,
@@ -92,15 +104,23 @@ class Gateway:
             unread_ms=_UNREAD_MS,
         )
         own = None if keys is None else keys.own
+        address = settings.address
         try:
             self._listener = self._listen(bounds, own, cluster)
+            self._closing.callback(self._listener.close)
+            self._metrics: GatewayMetrics | None = None
+            if settings.metrics_port is not None:
+                address = settings.metrics_address or ""
+                self._metrics = GatewayMetrics(settings.bare_host, settings.metrics_port)
+                self._closing.callback(self._metrics.close)
         except OSError as error:
-            self._links.close()
+            self.close()
             raise GatewayPortError(
-                f"gateway {settings.name!r} cannot listen on {settings.address}: {error.strerror}; it may be running "
-                "already: stop the process that uses the address, or give this gateway another name and port"
+                f"gateway {settings.name!r} cannot listen on {address}: {error.strerror}; it may be running already: "
+                "stop the process that uses the address, or give this gateway another name and port"
             ) from None
-        self._next_report = 0.0
+        self._next_report = self._next_log = 0.0
+        self._full_before = 0  # connections refused for lack of room, at the last log line
         self._leader: str | None = None
 
     def _listen(self, bounds: Bounds, own: KeyPair | None, cluster: int) -> Listener:
@@ -167,7 +187,6 @@ class Gateway:
     def close(self) -> None:
         """Close every socket."""
         self._closing.close()
-        self._listener.close()
         self._links.close()
         self._poller.close()
 
@@ -201,6 +220,48 @@ class Gateway:
             sessions = self.native.table.kept_alive()
             if len(sessions):
                 self.upstream.keep_alive(np.asarray(sessions))
+            self._report_connections(now)
+
+    def _report_connections(self, now: float) -> None:
+        """Log that connections are refused, and replace the status that metrics show."""
+        listener, native, upstream = self._listener, self.native, self.upstream
+        full = native.without_room + listener.refused[TOO_MANY_CONNECTIONS]
+        if full > self._full_before and now >= self._next_log:
+            log.warning(
+                "gateway %s has its most connections (%d): %d more were cut off; close idle connections, or raise "
+                "`connections` and the limit of open files of this process",
+                self.settings.name, self.settings.connections, full - self._full_before,
+            )  # fmt: skip
+            self._next_log, self._full_before = now + _LOG_SECONDS, full
+        if self._metrics is not None:
+            self._metrics.status = GatewayStatus(
+                name=self.settings.name,
+                leader=upstream.leader,
+                connections=len(listener.connections),
+                logged_in=len(native.table.slots(LOGGED_IN)),
+                most_connections=self.settings.connections,
+                connections_refused={"no room": native.without_room, **listener.refused},
+                forwarded=native.forwarded,
+                refused=native.refused,
+                answered=native.answered,
+                under_way=upstream.held,
+                held_back=upstream.held_back,
+                resent=upstream.resent,
+                searches=upstream.searches,
+            )
+
+
+def _with_room(settings: GatewayConfig, nodes: int) -> GatewayConfig:
+    """Return the settings with no more connections than the process has descriptors for."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = max(1, descriptors - _OTHER_DESCRIPTORS - _DESCRIPTORS_OF_NODE * nodes)
+    if descriptors == resource.RLIM_INFINITY or room >= settings.connections:
+        return settings
+    log.warning(
+        "gateway %s serves at most %d connections, not %d: the process may open %d files; raise that limit",
+        settings.name, room, settings.connections, descriptors,
+    )  # fmt: skip
+    return msgspec.structs.replace(settings, connections=room)
 
 
 def run(config: Config, name: str | None = None, key: str | None = None) -> None:

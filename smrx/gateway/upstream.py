@@ -13,9 +13,11 @@ Rules:
   machine, so a command that was applied is answered again and not applied again.
 - After a refusal everything behind the refused frame is sent again: its requests may have been rejected only because
   earlier ones of their sessions were missing. Answers to the first copy are dropped.
+- A refusal for the rate of one session or account holds back the commands of that one, and of all sessions that named
+  the account; the others of the frame are sent again at once. Any other refusal stops the link for a moment.
 
-Owns the blocks that are not answered, the search for the leader and the pauses. Knows no client, no socket and no
-clock. Called by gateway_process.py.
+Owns the blocks that are not answered, the search for the leader, the pauses and what is held back. Knows no client, no
+socket and no clock. Called by gateway_process.py.
 """
 
 from collections import deque
@@ -29,7 +31,9 @@ from numpy.typing import NDArray
 from smrx.client.leader_search import Leader, LeaderSearch
 from smrx.client.session_states import Action, DropConnection, Send
 from smrx.wire import frames
-from smrx.wire.frames import MAX_COMMANDS, MAX_SESSIONS, ErrorCode, Frame, FrameError, FrameKind
+from smrx.wire.command_list import NO_DETAILS, CommandList
+from smrx.wire.frames import MAX_COMMANDS, MAX_SESSIONS, ErrorBody, ErrorCode, Frame, FrameError, FrameKind
+from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS
 
 #: Frames without an answer. More of them would not make a leader faster: it takes everything that has arrived at the
 #: beginning of its turn, and answers at the end. Full frames are fewer commands than a node accepts of a connection.
@@ -38,7 +42,11 @@ MAX_FRAMES_UNDER_WAY: Final = 8
 RESPONSE_TIMEOUT_S: Final = 1.0
 #: Such timeouts without an answer, after which everything is sent again to a leader that still leads.
 TIMEOUTS_BEFORE_RESEND: Final = 4
-#: The pause after a refusal; it doubles without progress.
+#: How long the commands of a session or account over its rate are held back at least, so that many small frames of it
+#: are not refused one by one; and at most.
+MIN_HOLD_S: Final = 0.01
+MAX_HOLD_S: Final = 1.0
+#: The pause after any other refusal; it doubles without progress.
 INITIAL_BACKOFF_S: Final = 0.005
 MAX_BACKOFF_S: Final = 0.25
 
@@ -78,6 +86,54 @@ class _Block:
         self.droppable = droppable
         self.correlation = 0
 
+    def commands_and_details(self) -> CommandList:
+        """Return the commands with their details."""
+        details = NO_DETAILS
+        if self.details:
+            details = np.frombuffer(self.body, DETAILS, self.details, self.commands * COMMAND_SIZE)
+        return CommandList(np.frombuffer(self.body, COMMAND, self.commands), details)
+
+    def part(self, commands: CommandList, rows: NDArray[np.bool_]) -> "_Block":
+        """Return a block of some of these commands, which are its own."""
+        records, details = commands.select(rows)
+        body = records.tobytes() + details.tobytes()
+        return _Block(self.route.part(rows), body, len(records), len(details), self.droppable)
+
+
+class _Hold:
+    """The sessions and accounts that are over their rates, and the blocks that wait until the hold ends."""
+
+    def __init__(self) -> None:
+        self.blocks: list[_Block] = []
+        self.until = 0.0
+        self._accounts: set[int] = set()
+        #: Also those that named one of the accounts: no command of a session overtakes another one.
+        self._sessions: set[int] = set()
+
+    def extend(self, session: int | None, account: int | None, until: float) -> None:
+        """Hold back a session or an account, too."""
+        if session is not None:
+            self._sessions.add(session)
+        if account is not None:
+            self._accounts.add(account)
+        self.until = max(self.until, until)
+
+    def keep(self, block: _Block) -> list[_Block]:
+        """Keep the commands of a block that have to wait; return a block with the others, if there are any."""
+        commands = block.commands_and_details()
+        records = commands.records
+        if self._accounts:
+            named = np.isin(records["account"], list(self._accounts))
+            self._sessions.update(records["session_id"][named].tolist())
+        rows: NDArray[np.bool_] = np.isin(records["session_id"], np.array(list(self._sessions), np.uint64))
+        if not rows.any():
+            return [block]
+        if rows.all():
+            self.blocks.append(block)
+            return []
+        self.blocks.append(block.part(commands, rows))
+        return [block.part(commands, ~rows)]
+
 
 class Upstream:
     """The link of one gateway to the leader of a cluster."""
@@ -96,6 +152,7 @@ class Upstream:
         self._leader: Leader | None = None
         self._waiting: deque[_Block] = deque()
         self._under_way: dict[int, _Block] = {}
+        self._hold: _Hold | None = None
         self._correlation = 0
         self._commands = 0
         self._actions: list[Action] = []
@@ -124,13 +181,21 @@ class Upstream:
         return self._commands
 
     @property
+    def held_back(self) -> int:
+        """The number of commands that wait for the rate of their session or account."""
+        return 0 if self._hold is None else sum(block.commands for block in self._hold.blocks)
+
+    @property
     def deadline(self) -> float | None:
         """When tick() must be called unless something arrives before; None if nothing is due."""
         if self.state is State.SEEKING:
             return self.search.next_round_at
         if self.state is State.BACKOFF:
             return self._retry_at
-        return self._heard_at + RESPONSE_TIMEOUT_S if self._under_way else None
+        times = [] if self._hold is None else [self._hold.until]
+        if self._under_way:
+            times.append(self._heard_at + RESPONSE_TIMEOUT_S)
+        return min(times, default=None)
 
     def take_actions(self) -> list[Action]:
         """Return what to send where, in order, and clear it."""
@@ -164,7 +229,8 @@ class Upstream:
         if not 0 < commands <= MAX_COMMANDS:
             raise ValueError(f"expected a block of 1 to {MAX_COMMANDS} commands, found {commands}")
         self._commands += commands
-        self._waiting.append(_Block(route, body, commands, details, droppable))
+        block = _Block(route, body, commands, details, droppable)
+        self._waiting += (block,) if self._hold is None else self._hold.keep(block)
         self._send_waiting(now)
 
     def keep_alive(self, sessions: NDArray[np.uint64]) -> None:
@@ -184,6 +250,8 @@ class Upstream:
             self._ping(now)
         elif self.state is State.BACKOFF:
             self.state = State.READY
+            self._send_waiting(now)
+        elif self._release(now):
             self._send_waiting(now)
         else:
             # The leader may be slow. What it has is sent again only if it lost the leadership, or after some time.
@@ -271,6 +339,10 @@ class Upstream:
             self._lose_leader(now, f"returned an error: {body.message}")
         elif body.code == ErrorCode.OVERLOADED or (body.code == ErrorCode.LIMITED and not block.droppable):
             self._rewind([other for other in self._under_way.values() if other.correlation >= block.correlation])
+            if body.session is not None or body.account is not None:
+                self._hold_back(body, now)
+                self._send_waiting(now)
+                return
             if self.state is State.READY:
                 self.state = State.BACKOFF
             self._retry_at = now + self._backoff_s
@@ -279,6 +351,25 @@ class Upstream:
             known = {int(code): code for code in ErrorCode}
             self._refusals.append(Refusal(block.route, known.get(body.code, ErrorCode.MALFORMED_FRAME), body.message))
             self._done(block, now)
+
+    # What is held back.
+
+    def _hold_back(self, body: ErrorBody, now: float) -> None:
+        """Hold back the commands of a session or an account, those that wait and those that come."""
+        hold = self._hold = self._hold or _Hold()
+        hold.extend(body.session, body.account, now + min(max((body.wait_ms or 0) / 1000, MIN_HOLD_S), MAX_HOLD_S))
+        waiting, self._waiting = self._waiting, deque()
+        for block in waiting:
+            self._waiting += hold.keep(block)
+
+    def _release(self, now: float) -> bool:
+        """End the hold if it is over: what it kept is sent before all other commands. Return whether it was."""
+        hold = self._hold
+        if hold is None or now < hold.until:
+            return False
+        self._hold = None
+        self._waiting.extendleft(reversed(hold.blocks))
+        return True
 
     # The leader.
 

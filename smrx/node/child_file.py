@@ -55,7 +55,7 @@ class ChildFile:
         #: Why there is no file, or None.
         self.error: str | None = None
         self.complete = False
-        #: Waits for the end of a child that was killed, None before.
+        #: Waits for the end of a child that was killed; None before, and if the system allowed no thread.
         self.reaper: threading.Thread | None = None
         self._file = memory_file()
         reading = writing = -1
@@ -118,7 +118,7 @@ class ChildFile:
         if self._file >= 0:
             # Freeing a gigabyte takes the system 30 ms.
             if self.size > _LARGE_BYTES:
-                threading.Thread(target=os.close, args=(self._file,), daemon=True).start()
+                _in_thread(os.close, self._file)
             else:
                 os.close(self._file)
             self._file = -1
@@ -127,9 +127,19 @@ class ChildFile:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         # The end of a process with gigabytes takes as long.
-        self.reaper = threading.Thread(target=os.waitpid, args=(self._pid, 0), daemon=True)
-        self.reaper.start()
+        self.reaper = _in_thread(os.waitpid, self._pid, 0)
         os.close(self._report)
+
+
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> threading.Thread | None:
+    """Call a function in a thread, or here and now if the system allows no more threads."""
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        function(*arguments)
+        return None
+    return thread
 
 
 def _run(produce: Callable[[Write], None], file: int, report: int, max_bytes: int) -> None:

@@ -12,7 +12,7 @@ rate: a node without keys does not know who sends, and the keys of the cluster f
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,15 @@ _U32_PER_COMMAND: Final = COMMAND_SIZE // 4
 #: Buckets kept; a bucket that is full again needs no memory.
 _MAX_BUCKETS: Final = 1 << 16
 _OPENED_OR_ENDED: Final = (EventKind.SESSION_OPENED, EventKind.SESSION_CLOSED, EventKind.SESSION_EXPIRED)
+
+
+class Excess(NamedTuple):
+    """Why a frame is refused; for a rate also whose it is, and after how long the frame would pass."""
+
+    message: str
+    session: int | None = None
+    account: int | None = None
+    wait_ms: int | None = None
 
 
 class TokenBuckets:
@@ -209,23 +218,23 @@ class ClientLimits:
             for buckets in (self._sessions, self._accounts):
                 buckets.make_space(MAX_COMMANDS, int(numbers[NOW_NS]))
 
-    def admit(self, identity: bytes, principal: Principal, frame: Frame, now_ns: int) -> "Counter[int] | str":
+    def admit(self, identity: bytes, principal: Principal, frame: Frame, now_ns: int) -> "Counter[int] | Excess":
         """Count the commands of a frame and return the sessions that it opens by account; or return why not."""
         limits, use = self._limits, self.use
         waiting, size = use.commands(identity), len(frame.body)
         if waiting + frame.count > limits.connection_commands:
-            return (
+            return Excess(
                 f"{waiting} commands of this connection are not answered yet, and it may have "
                 f"{limits.connection_commands}; read the answers, then send this frame again"
             )
         if use.bytes_of(identity) + size > limits.connection_bytes:
-            return (
+            return Excess(
                 f"{use.bytes_of(identity)} bytes of commands of this connection wait on this node, and it "
                 f"may have {limits.connection_bytes}; read the answers, then send this frame again"
             )
         opened = self._opened(principal, frame)
         if isinstance(opened, str):
-            return opened
+            return Excess(opened)
         sessions, accounts = (_sessions(frame), _accounts(frame, principal)) if principal.credential else ({}, {})
         for buckets, keys, what, most in (
             (self._sessions, sessions, "session", limits.session_commands_per_second),
@@ -235,10 +244,9 @@ class ClientLimits:
                 wait_ns = buckets.wait_ns(key, count, now_ns)
                 if wait_ns:
                     who = f"{what} {key}" if key >= 0 else f"credential {-key}, for accounts of others,"
-                    return (
-                        f"{who} may send {most} commands a second; send this frame again after "
-                        f"{-(-wait_ns // 1_000_000)} ms"
-                    )
+                    wait_ms = -(-wait_ns // 1_000_000)
+                    message = f"{who} may send {most} commands a second; send this frame again after {wait_ms} ms"
+                    return Excess(message, **({what: key} if key >= 0 else {}), wait_ms=wait_ms)
         for key, count in sessions.items():
             self._sessions.take(key, count, now_ns)
         for key, count in accounts.items():

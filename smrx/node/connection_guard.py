@@ -2,7 +2,8 @@
 
 ZeroMQ accepts every connection. Without descriptors it goes on trying, no other peer can connect, and no file can be
 opened. So the guard counts the connections of each port by ZeroMQ's events, and cuts off those above a bound, which is
-the port's share of the descriptors of the process. The links of members and the admin port have shares of their own,
+the port's share of the descriptors of the process; one address other than of this machine may have as many as are
+free. The links of members and the admin port have shares of their own,
 and a share is kept for files. A connection without a completed handshake ends after HANDSHAKE_MS (zap.py).
 
 The Raft port and order entry over TCP are no ZeroMQ sockets; their listeners count and bound their own connections.
@@ -12,16 +13,19 @@ descriptors that no port gets suffice for what connects in between. Never reads 
 reactor.
 """
 
+import errno
 import logging
+import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Final
+from ipaddress import ip_address
+from typing import Any, Final
 
 import zmq
 
-from smrx.links.listener import Listener
+from smrx.links.listener import TOO_MANY_CONNECTIONS, TOO_MANY_UNKNOWN, Listener
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,8 @@ _EVENTS_AT_A_TIME: Final = 4_096
 #: The time between two log lines about one port, and between two checks of what is open.
 _LOG_SECONDS: Final = 60.0
 _CHECK_SECONDS: Final = 10.0
+#: Why a listener ends connections if it has no room for them; the last two are of accept().
+_NO_ROOM: Final = (TOO_MANY_CONNECTIONS, TOO_MANY_UNKNOWN, os.strerror(errno.EMFILE), os.strerror(errno.ENFILE))
 _EVENT: Final = struct.Struct("=HI")
 
 
@@ -48,7 +54,8 @@ class _Port:
         self.name = name
         self.most = most
         self.number = int(str(listening.get_string(zmq.LAST_ENDPOINT)).rpartition(":")[2])
-        self.open: set[int] = set()
+        #: The open connections by their descriptors, and the address of each, None of this machine.
+        self.open: dict[int, str | None] = {}
         self.refused = 0
         self.refused_before = 0  # at the last log line
         self.next_log = 0.0
@@ -60,6 +67,14 @@ class _Port:
         # Without a limit: ZeroMQ's thread would wait for room.
         self.monitor.rcvhwm = 0
         self.monitor.connect(address)
+
+
+class _LoggedListener:
+    """How many connections a listener had refused at its last log line, and when the next may come."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self.next_log = 0.0
 
 
 class ConnectionGuard:
@@ -79,6 +94,7 @@ class ConnectionGuard:
         self._ports = [
             _Port(name, listened, most_connections(name, descriptors)) for name, listened in listening.items()
         ]
+        self._logged = {name: _LoggedListener() for name in self._listeners}
         self._next_read = self._next_check = 0.0
 
     @property
@@ -108,10 +124,20 @@ class ConnectionGuard:
                     port.name, port.number, port.most, port.refused - port.refused_before,
                 )  # fmt: skip
                 port.refused_before = port.refused
+        for name, listener in self._listeners.items():
+            logged = self._logged[name]
+            refused = sum(listener.refused[reason] for reason in _NO_ROOM)
+            if refused > logged.refused and now >= logged.next_log:
+                log.warning(
+                    "%s port %d has its most connections: %d more were cut off; close idle connections, or raise the "
+                    "limit of open files of this process",
+                    name, listener.port, refused - logged.refused,
+                )  # fmt: skip
+                logged.refused, logged.next_log = refused, now + _LOG_SECONDS
         if now >= self._next_check:
             self._next_check = now + _CHECK_SECONDS
             for port in self._ports:
-                port.open = {fd for fd in port.open if _is_open(fd, port.number)}
+                port.open = {fd: found for fd, found in port.open.items() if _is_open(fd, port.number)}
 
     def close(self) -> None:
         """Close the monitors."""
@@ -133,12 +159,14 @@ def _read(port: _Port) -> None:
         except zmq.Again:
             return
         if event == zmq.EVENT_DISCONNECTED:
-            port.open.discard(fd)
+            port.open.pop(fd, None)
         elif event == zmq.EVENT_ACCEPTED:
-            if len(port.open) >= port.most:
+            address = _address_of(fd)
+            of_address = 0 if address is None else sum(found == address for found in port.open.values())
+            if of_address >= port.most - len(port.open):
                 port.refused += _cut_off(fd, port.number)
             else:
-                port.open.add(fd)
+                port.open[fd] = address
 
 
 @contextmanager
@@ -149,6 +177,25 @@ def _borrowed(fd: int) -> "Iterator[socket.socket]":
         yield borrowed
     finally:
         borrowed.detach()
+
+
+def shared_address(name: Any) -> str | None:
+    """Return the address of a peer whose connections are bounded together; None for one of this machine.
+
+    `name`: what getpeername() returns.
+    """
+    if not isinstance(name, tuple):
+        return None
+    return None if ip_address(name[0].partition("%")[0]).is_loopback else str(name[0])
+
+
+def _address_of(fd: int) -> str | None:
+    """Return the address of a connection; None of this machine, and if it has ended."""
+    try:
+        with _borrowed(fd) as connection:
+            return shared_address(connection.getpeername())
+    except OSError:
+        return None
 
 
 def _is_open(fd: int, port: int) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.node import compiled_entry
-from smrx.node.client_limits import ClientLimits
+from smrx.node.client_limits import ClientLimits, Excess
 from smrx.node.entry_kernels import (
     ACCOUNT,
     ADMISSION_NUMBERS,
@@ -314,8 +314,9 @@ class OrderEntry:
         route = Route(identity, frame.correlation, frame.count, len(frame.body), None, credential)
         if self._limits is not None:
             admitted = self._limits.admit(identity, principal, frame, now_ns)
-            if isinstance(admitted, str):
-                self._refuse(identity, frame.correlation, ErrorCode.LIMITED, admitted)
+            if isinstance(admitted, Excess):
+                body = ErrorBody(int(ErrorCode.LIMITED), *admitted)
+                self._replies.append(Reply(identity, frames.encode_body(FrameKind.ERROR, body, frame.correlation)))
                 return
             if admitted:
                 route = route._replace(opened=admitted)

@@ -483,12 +483,13 @@ class Node(Turn):
         orders = getattr(self, "_orders", None)
         if orders is not None:
             orders.close()
-        self._context.destroy(linger=0)
-        self._poller.close()
         storage = getattr(self, "storage", None)
         if storage is not None:
             storage.close()
         self.meta.close()
+        # Last: ZeroMQ waits for its threads, and the lock on the data directory does not.
+        self._context.destroy(linger=0)
+        self._poller.close()
 
 
 def _bound(address: str, bind: Callable[[], T]) -> T:

@@ -27,7 +27,11 @@ class CommandList(NamedTuple):
 
         Raises ValueError if one of them names details that the list does not have.
         """
-        records = self.records[first:last]
+        return self.select(slice(first, last))
+
+    def select(self, rows: "slice | NDArray[np.bool_]") -> "CommandList":
+        """Return the commands in these rows, with their own details only; raises ValueError as part() does."""
+        records = self.records[rows]
         if not len(self.details):
             return CommandList(records)
         numbers, places = np.unique(records["details"], return_inverse=True)

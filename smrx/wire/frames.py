@@ -100,11 +100,16 @@ class LeaderHint(msgspec.Struct, frozen=True):
     order_tcp_address: str | None = None
 
 
-class ErrorBody(msgspec.Struct, frozen=True):
-    """An error: an ErrorCode and one sentence for people."""
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error: an ErrorCode and one sentence for people. Fields that are None are not sent."""
 
     code: int
     message: str
+    #: LIMITED because of a rate: the session or the account that is over it, and the milliseconds until the frame
+    #: would pass. The other commands of the frame were refused for no fault of theirs.
+    session: int | None = None
+    account: int | None = None
+    wait_ms: int | None = None
 
 
 class FrameError(ValueError):

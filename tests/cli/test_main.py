@@ -51,6 +51,10 @@ def test_every_listed_exception_exists(name: str) -> None:
             Exit.REFUSED,
             "account 7 was refused: the account exists already (ACCOUNT_EXISTS)",
         ),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), Exit.RESOURCE, "temporarily unavailable"),
+        (MemoryError("Unable to allocate 3 GiB"), Exit.RESOURCE, "not enough memory: Unable to allocate 3 GiB"),
+        (MemoryError(), Exit.RESOURCE, "not enough memory: the system"),
+        (RuntimeError("can't start new thread"), Exit.RESOURCE, "allows no more threads"),
         (ZeroDivisionError("oops"), Exit.INTERNAL, "--debug"),
     ],
 )

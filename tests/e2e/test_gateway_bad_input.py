@@ -1,23 +1,27 @@
 """What clients do wrong costs a gateway little, is answered with a sentence, and does not disturb the other clients."""
 
 import resource
+import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from smrx.cli.exit_codes import Exit
 from smrx.client import Client
-from smrx.local import LocalCluster
+from smrx.local import LocalCluster, free_ports
 from smrx.wire import soup_packets
 from smrx.wire.codes import CommandKind, OutcomeStatus, Reason, Side
 from smrx.wire.command_list import CommandList
 from smrx.wire.records import COMMAND, DETAILS
 from smrx.wire.soup_packets import Login, NoticeCode, PacketType
 from tests.commands import command, open_session, place
+from tests.e2e.test_descriptors import FEW_DESCRIPTORS, LIMIT
 from tests.gateway.local_gateway import LocalGateways
-from tests.gateway.soup_client import SoupClient
+from tests.gateway.soup_client import SoupClient, numbered
 
 ACCOUNT = 900
 HONEST = 9_001
@@ -52,9 +56,9 @@ def order(request: int, session: int = HONEST) -> CommandList:
     return place((session, request), ACCOUNT, Side.BUY, 1, 1, instrument=999)
 
 
-def ask(client: SoupClient, request: int) -> bool:
+def ask(client: SoupClient, request: int, session: int = HONEST) -> bool:
     """Return whether an order is answered: there is no such instrument."""
-    outcome = client.ask(order(request))
+    outcome = client.ask(order(request, session))
     return (outcome["request_id"], outcome["reason"]) == (request, Reason.UNKNOWN_INSTRUMENT)
 
 
@@ -186,6 +190,84 @@ def test_idle_connections_do_no_harm_and_those_above_the_bound_are_closed(
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_connections_leave_descriptors_and_those_without_a_login_make_room(
+    shared_cluster: LocalCluster, gateways: LocalGateways
+) -> None:
+    (metrics,) = free_ports(1)
+    with LocalGateways(shared_cluster, program=FEW_DESCRIPTORS, metrics_port=metrics, login_ms=60_000) as few:
+        few.start()
+        room = LIMIT - 96 - 12 * 3
+        address = few.address()
+        assert f"serves at most {room} connections, not 16384" in few.log()
+        host, port = address.removeprefix("tcp://").split(":")
+        idle = [socket.create_connection((host, int(port)), 30) for _ in range(2 * LIMIT)]
+        clients = [SoupClient(address) for _ in range(room)]
+        try:
+            for client in clients:
+                client.login()
+            with SoupClient(address) as late:
+                packets = late.rest()
+                assert [packet.kind for packet in packets] == [PacketType.DEBUG, PacketType.END_OF_SESSION]
+                assert b"has its most connections" in packets[0].payload
+            clients[0].open_session(HONEST + 3, ACCOUNT)
+            assert ask(clients[0], 1, HONEST + 3)
+            shared_cluster.wait_for(lambda: "more were cut off; close idle" in few.log(), 60, "a line in the log")
+            found = http_get(metrics, "/metrics")
+            assert f"smrx_gateway_logged_in {room}.0" in found
+            assert 'smrx_gateway_connections_refused_total{reason="no room"}' in found
+            assert f'"most_connections":{room}' in http_get(metrics, "/health")
+        finally:
+            for connection in (*idle, *clients):
+                connection.close()
+
+
+def test_a_second_gateway_of_one_name_is_refused_at_its_address_and_serves_at_another(
+    shared_cluster: LocalCluster, gateways: LocalGateways
+) -> None:
+    first = gateways.processes["a"]
+    try:
+        second = gateways.launch("a")
+        assert second.wait(60) == Exit.RESOURCE
+        assert f"gateway 'a' cannot listen on {gateways.address()}: Address already in use" in gateways.log()
+    finally:
+        gateways.processes["a"] = first
+    with LocalGateways(shared_cluster, ("a",)) as others:
+        others.start()
+        with SoupClient(gateways.address()) as one, SoupClient(others.address()) as two:
+            for client in (one, two):
+                client.login()
+                client.open_session(HONEST + 4, ACCOUNT)
+            # One session at both: a request is applied once, and the second gets the answer of the first.
+            assert one.ask(order(1, HONEST + 4))["sequence"] == two.ask(order(1, HONEST + 4))["sequence"]
+
+
+def test_clients_of_a_gateway_that_was_stopped_for_a_time_are_answered(
+    shared_cluster: LocalCluster, gateways: LocalGateways
+) -> None:
+    with LocalGateways(shared_cluster, ("b",), silence_ms=3_000) as others:
+        others.start("b")
+        with SoupClient(others.address("b")) as client:
+            client.login()
+            client.open_session(HONEST + 5, ACCOUNT)
+            others.signal("b", signal.SIGSTOP)
+            client.send(numbered([order(1)] * 50, HONEST + 5))
+            with SoupClient(gateways.address()) as other:
+                other.login()
+                other.open_session(HONEST + 6, ACCOUNT)
+                end = time.monotonic() + 3.5
+                request = 0
+                while time.monotonic() < end:
+                    request += 1
+                    assert ask(other, request, HONEST + 6)
+            others.signal("b", signal.SIGCONT)
+            assert client.outcomes(50)["request_id"].tolist() == list(range(1, 51))
+
+
+def http_get(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as reply:
+        return str(reply.read().decode())
 
 
 def resident_bytes(pid: int) -> int:

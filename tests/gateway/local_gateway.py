@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,19 @@ DEADLINE_S = 60.0
 class LocalGateways:
     """Gateways of one cluster; each is stopped at the end."""
 
-    def __init__(self, cluster: LocalCluster, names: tuple[str, ...] = ("a",), **settings: object) -> None:
-        """Write a cluster file with gateways of these names on free ports; start none."""
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        names: tuple[str, ...] = ("a",),
+        *,
+        program: Sequence[str] = SMRX,
+        **settings: object,
+    ) -> None:
+        """Write a cluster file with gateways of these names on free ports; start none.
+
+        `program`: the command that runs `smrx`.
+        """
+        self._program = program
         ports = free_ports(len(names))
         gateways = tuple(
             msgspec.convert({"name": name, "port": port, **settings}, GatewayConfig)
@@ -60,7 +72,7 @@ class LocalGateways:
         """Start a gateway."""
         with open(self.log_path(name), "ab") as log:
             self.processes[name] = subprocess.Popen(
-                [*SMRX, "--config", str(self.path), "gateway", "--name", name],
+                [*self._program, "--config", str(self.path), "gateway", "--name", name],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

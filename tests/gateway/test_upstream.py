@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from smrx.client.session_states import DropConnection, Send
+from smrx.gateway.native.command_block import Route
 from smrx.gateway.upstream import MAX_FRAMES_UNDER_WAY, RESPONSE_TIMEOUT_S, TIMEOUTS_BEFORE_RESEND, State, Upstream
 from smrx.wire import frames
 from smrx.wire.frames import ErrorBody, ErrorCode, Frame, FrameKind, LeaderHint
-from smrx.wire.records import COMMAND, OUTCOME
+from smrx.wire.records import COMMAND, DETAILS, OUTCOME
 
 NODES = ("tcp://a:1", "tcp://b:1", "tcp://c:1")
 
@@ -49,8 +51,20 @@ class Link:
         outcomes = np.zeros(frame.count, OUTCOME)
         self.receive(node, frames.encode_outcomes(outcomes, frame.correlation))
 
-    def refuse(self, frame: Frame, code: ErrorCode, node: int = 1) -> None:
-        body = ErrorBody(int(code), "no")
+    def submit_commands(self, senders: list[tuple[int, int, int]], details: NDArray[np.void] | None = None) -> None:
+        """Submit commands, of which these are session, request and account."""
+        commands = np.zeros(len(senders), COMMAND)
+        commands["session_id"], commands["request_id"], commands["account"] = zip(*senders, strict=True)
+        data = b""
+        if details is not None:
+            commands["details"], data = np.arange(1, len(details) + 1), details.tobytes()
+        words = commands.view(np.uint64).reshape(len(senders), -1)
+        route = Route(np.arange(len(senders)), words)
+        count = 0 if details is None else len(details)
+        self.upstream.submit(route, commands.tobytes() + data, len(senders), self.now, count)
+
+    def refuse(self, frame: Frame, code: ErrorCode, node: int = 1, **rate: int) -> None:
+        body = ErrorBody(int(code), "no", **rate)
         self.receive(node, frames.encode_body(FrameKind.ERROR, body, frame.correlation))
 
     def answered(self) -> list[Any]:
@@ -200,3 +214,82 @@ def test_sessions_are_kept_alive_at_the_leader(link: Link) -> None:
     found = [frames.pinged_sessions(frame) for _, frame in link.sent()]
     assert [session for part in found for session in part] == sessions.tolist()
     assert [len(part) for part in found] == [frames.MAX_SESSIONS, 1]
+
+
+def test_a_session_over_its_rate_is_held_back_and_the_others_are_not(link: Link) -> None:
+    fast, other = 7, 8
+    link.submit_commands([(fast, 1, 70), (other, 1, 80), (fast, 2, 70)])
+    link.submit_commands([(fast, 3, 70)])
+    link.submit_commands([(other, 2, 80), (fast, 4, 70)])
+    sent = link.commands()
+    link.refuse(sent[0], ErrorCode.LIMITED, session=fast, wait_ms=300)
+    assert [requests(frame) for frame in link.commands()] == [[(other, 1)], [(other, 2)]]
+    assert link.upstream.held_back == 4
+    # What comes meanwhile waits behind, that of others leaves.
+    assert link.upstream.is_idle
+    link.submit_commands([(fast, 5, 70)])
+    link.submit_commands([(other, 3, 80)])
+    assert [requests(frame) for frame in link.commands()] == [[(other, 3)]]
+    link.now += 0.299
+    link.upstream.tick(link.now)
+    assert link.commands() == []
+    link.now = link.upstream.deadline or 0.0
+    link.upstream.tick(link.now)
+    again = [request for frame in link.commands() for request in requests(frame)]
+    assert again == [(fast, 1), (fast, 2), (fast, 3), (fast, 4), (fast, 5)]
+    assert link.upstream.held_back == 0
+
+
+def test_sessions_that_name_an_account_over_its_rate_are_held_back_whole(link: Link) -> None:
+    link.submit_commands([(1, 1, 70), (2, 1, 80), (3, 1, 90)])
+    (frame,) = link.commands()
+    link.refuse(frame, ErrorCode.LIMITED, account=70, wait_ms=20)
+    assert [requests(sent) for sent in link.commands()] == [[(2, 1), (3, 1)]]
+    # Session 1 names another account: its commands keep their order nevertheless.
+    link.submit_commands([(1, 2, 80), (2, 2, 80)])
+    assert [requests(sent) for sent in link.commands()] == [[(2, 2)]]
+    # A second account over its rate waits with the first.
+    link.submit_commands([(3, 2, 90)])
+    (frame,) = link.commands()
+    link.refuse(frame, ErrorCode.LIMITED, account=90, wait_ms=40)
+    link.now += 0.02
+    link.upstream.tick(link.now)
+    assert link.commands() == []
+    link.now += 0.021
+    link.upstream.tick(link.now)
+    assert [requests(sent) for sent in link.commands()] == [[(1, 1)], [(1, 2)], [(3, 2)]]
+
+
+def test_held_back_commands_keep_their_details_and_routes(link: Link) -> None:
+    details = np.zeros(2, DETAILS)
+    details["client_order_id"] = [b"held", b"sent"]
+    link.submit_commands([(1, 1, 70), (2, 1, 80)], details)
+    (frame,) = link.commands()
+    link.refuse(frame, ErrorCode.LIMITED, session=1, wait_ms=10)
+    link.now += 0.01
+    link.upstream.tick(link.now)
+    sent = link.commands()
+    ids = [frames.command_list(frame).details["client_order_id"].tolist() for frame in sent]
+    assert ids == [[b"sent"], [b"held"]]
+    for frame in sent:
+        link.answer(frame)
+    assert [route.slots.tolist() for route in link.answered()] == [[1], [0]]
+    assert link.upstream.held == 0
+
+
+def test_what_is_held_back_goes_to_a_new_leader(link: Link) -> None:
+    link.submit_commands([(1, 1, 70), (2, 1, 80)])
+    (frame,) = link.commands()
+    link.refuse(frame, ErrorCode.LIMITED, session=1, wait_ms=500)
+    link.commands()
+    link.upstream.disconnected(NODES[0], link.now)
+    link.now += 1
+    link.upstream.tick(link.now)
+    link.elect(2, 8)
+    link.upstream.tick(link.now)
+    assert [requests(sent) for sent in link.commands()] == [[(2, 1)], [(1, 1)]]
+
+
+def requests(frame: Frame) -> list[tuple[int, int]]:
+    rows = frames.records(frame)
+    return list(zip(rows["session_id"].tolist(), rows["request_id"].tolist(), strict=True))

@@ -1,5 +1,6 @@
 """What clients may ask of a node: rates, sessions, kept answers, and what a connection has waiting."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -308,3 +309,16 @@ def test_connection_whose_credential_is_no_longer_valid_is_told_so() -> None:
         assert frames.error_body(frame).code == ErrorCode.FORBIDDEN
         assert "revoked" in frames.error_body(frame).message
     assert order_entry.waiting_commands == 0
+
+
+def test_refusal_for_a_rate_names_whose_it_is_and_when_the_frame_would_pass() -> None:
+    limits = Limits(session_commands_per_second=5000, account_commands_per_second=4096)
+    order_entry, _ = entry(limits)
+    for commands, expected in (
+        (rows(4096), None),
+        (rows(1, session=8), frames.ErrorBody(int(ErrorCode.LIMITED), "", account=3, wait_ms=1)),
+        (rows(1000, account=4), frames.ErrorBody(int(ErrorCode.LIMITED), "", session=7, wait_ms=20)),
+    ):
+        order_entry.receive(b"A", frames.encode_commands(CommandList(commands), 9), LEADING, None, STAFF, SECOND_NS)
+        found = [frames.error_body(frame) for _, frame in decoded_replies(order_entry)]
+        assert [msgspec.structs.replace(body, message="") for body in found] == ([expected] if expected else [])

@@ -3,11 +3,15 @@
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import zmq
 
+from smrx.links.listener import TOO_MANY_UNKNOWN
 from smrx.node import connection_guard
 from smrx.node.connection_guard import SHARES, ConnectionGuard
 
@@ -92,9 +96,38 @@ def test_lost_event_is_found_by_the_check_of_what_is_open(guarded: Guarded) -> N
     guard, _ = guarded
     (port,) = guard._ports
     # Descriptors that are no connections of this port: no socket, and a number that is not in use.
-    port.open |= {0, 1 << 20}
+    port.open |= {0: None, 1 << 20: None}
     guard._next_check = 0.0
     until(lambda: guard.open == {"orders": 0}, guard)
+
+
+def test_one_address_does_not_take_all_connections(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, port = guarded
+    monkeypatch.setattr(connection_guard, "shared_address", lambda name: name[0] if name[0] != "127.0.0.1" else None)
+    others = [socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.2", 0)) for _ in range(MOST)]
+    until(lambda: guard.open["orders"] + guard.refused["orders"] == MOST, guard)
+    assert guard.open["orders"] == MOST // 2
+    # As much as is free for a second one, and all of it for this machine.
+    others += [socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.3", 0)) for _ in range(MOST)]
+    until(lambda: guard.open["orders"] + guard.refused["orders"] == 2 * MOST, guard)
+    assert guard.open["orders"] == MOST // 2 + MOST // 4
+    others += outsiders(port, MOST // 4)
+    until(lambda: guard.open["orders"] == MOST, guard)
+    for connection in others:
+        connection.close()
+
+
+def test_bound_of_a_port_without_zeromq_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    refused = Counter({"closed by the peer": 9})
+    listener: Any = SimpleNamespace(connections={1, 2}, refused=refused, port=7003)
+    guard = ConnectionGuard({}, DESCRIPTORS, {"orders_tcp": listener})
+    guard.run(1.0)
+    assert caplog.records == []
+    refused[TOO_MANY_UNKNOWN] = 4
+    for now in (2.0, 3.0):
+        guard.run(now)
+    (record,) = caplog.records
+    assert "orders_tcp port 7003 has its most connections: 4 more were cut off" in record.getMessage()
 
 
 def test_descriptor_of_something_else_is_not_cut_off() -> None:

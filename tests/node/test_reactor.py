@@ -78,6 +78,19 @@ def test_cluster_of_one_serves(node: Node, orders: OrderClient) -> None:
     assert frames.records(frame)["status"].tolist() == [OutcomeStatus.ACCEPTED] * 2
 
 
+def test_data_directory_is_free_before_zeromq_ends(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZeroMQ waits for its threads; the lock does not wait for ZeroMQ."""
+    closed: list[str] = []
+    node = Node(config, 1)
+    for part, name in ((node.meta, "close"), (node.storage, "close"), (node._context, "destroy")):
+        ends = getattr(part, name)
+        monkeypatch.setattr(
+            part, name, lambda *_, ends=ends, part=part, **__: (closed.append(type(part).__name__), ends())
+        )
+    node.close()
+    assert closed == ["NodeStorage", "MetaStore", "Context"]
+
+
 def test_repeated_frame_gets_the_first_outcomes(node: Node, orders: OrderClient) -> None:
     rows = opened_account(3)
     first = frames.records(answer(node, orders, rows)).copy()

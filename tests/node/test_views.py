@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -216,6 +217,29 @@ def test_child_that_takes_too_long_is_killed(held: Views, clock: Clock, monkeypa
     file.reaper.join(60)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_child_is_ended_and_its_file_freed_without_a_thread(
+    held: Views, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(child_file, "_LARGE_BYTES", 0)
+    # One that runs, and one that has written its file.
+    page(held, opened(held, clock, numbers(3)), 0, 1)
+    opened(held, clock, endless)
+    pids = [view.file._pid for view in held._views.values()]
+    held.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def endless() -> Iterator[Any]:
+    time.sleep(60)
+    yield np.zeros(1, ROW)
 
 
 def test_child_that_dies_is_reported(held: Views, clock: Clock) -> None:

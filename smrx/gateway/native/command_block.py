@@ -26,6 +26,10 @@ class Route:
         #: Of an OPEN_SESSION: columns of the client's row in the table, and their values once the session is open.
         self.opening = opening
 
+    def part(self, rows: NDArray[np.bool_]) -> "Route":
+        """Return who waits for some of the outcomes. An OPEN_SESSION is a block of its own and has no parts."""
+        return Route(self.slots[rows], self.words[rows])
+
     def commands(self) -> Iterator[tuple[int, int, int]]:
         """Yield the slot, the session and the request of each command."""
         yield from zip(self.slots.tolist(), self.words[:, 1].tolist(), self.words[:, 2].tolist(), strict=True)

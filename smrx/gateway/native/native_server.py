@@ -41,7 +41,7 @@ from smrx.gateway.native.packet_splitter import FULL, LIMIT, PACKET, SHARE, STAR
 from smrx.gateway.person_directory import Person
 from smrx.gateway.upstream import Answer, Refusal
 from smrx.links.connection import Connection
-from smrx.links.listener import Listener
+from smrx.links.listener import TOO_MANY_CONNECTIONS, Listener
 from smrx.wire import soup_packets
 from smrx.wire.codes import COMMAND_TRAITS, CommandKind, CommandTraits, OutcomeStatus, SessionFlags
 from smrx.wire.frames import MAX_COMMANDS, ErrorCode
@@ -57,6 +57,7 @@ from smrx.wire.soup_packets import HEADER_SIZE, Notice, NoticeCode, PacketError,
 log = logging.getLogger(__name__)
 
 #: Why a client is cut off.
+MADE_ROOM: Final = "no login yet, and another connection needs the room"
 NO_PERSON: Final = "the credential of this connection is revoked, has expired, or may not connect from this address"
 
 #: Silence after which the server sends a heartbeat, and after which it takes a client for gone: SoupBinTCP 3.00.
@@ -71,6 +72,9 @@ _ARENA_BYTES: Final = 1 << 20
 _PACKETS_A_TURN: Final = 8
 #: Bytes that wait for one client; beyond them it is not read. One that reads nothing for _UNREAD_MS is cut off.
 _BEHIND_BYTES: Final = 128 << 10
+_NO_ROOM: Final = soup_packets.encode(
+    PacketType.DEBUG, soup_packets.sentence("this gateway has its most connections; try again later, or another one")
+) + soup_packets.encode(PacketType.END_OF_SESSION)
 _COMMAND_HEADER: Final = soup_packets.encode(PacketType.UNSEQUENCED, bytes(COMMAND_SIZE))[:HEADER_SIZE]
 _OUTCOME_HEADER: Final = soup_packets.encode(PacketType.SEQUENCED, bytes(OUTCOME_SIZE))[:HEADER_SIZE]
 #: Fields of a command.
@@ -126,6 +130,10 @@ class NativeServer:
         self._blocked: dict[NativeClient, None] = {}
         self._held: dict[NativeClient, None] = {}
         self._ending: dict[NativeClient, float] = {}
+        #: Connections for which there is no room, until they have had time to read that.
+        self._refused: dict[Connection, float] = {}
+        #: Connections that were ended for lack of room since the start.
+        self.without_room = 0
         self._block = Block()
         self._arena: NDArray[np.uint8] = np.zeros(_ARENA_BYTES, np.uint8)
         self._packets: NDArray[np.uint8] = np.zeros((MAX_COMMANDS, _PACKET_BYTES), np.uint8)
@@ -147,7 +155,12 @@ class NativeServer:
         """Take a connection; it has to log in."""
         slot = self.table.take(self._now)
         if slot is None:
-            connection.close("too many connections")
+            slot = self._freed_slot()
+        if slot is None:
+            self.without_room += 1
+            self._refused[connection] = self._now + _CLOSING_S
+            connection.send_packed(_NO_ROOM)
+            connection.pause(reading=False)
             return
         person = None if self._person_of is None else self._person_of(connection)
         if person is None and self._has_persons:
@@ -161,6 +174,16 @@ class NativeServer:
             # The table bounds the time of a login.
             self.listener.admit(connection)
 
+    def _freed_slot(self) -> int | None:
+        """End the oldest connection that is not logged in, and return its slot; None if there is none."""
+        waiting = self.table.slots(CONNECTED)
+        client = self._clients[waiting[np.argmin(self.table.opened[waiting])]] if len(waiting) else None
+        if client is None:
+            return None
+        self.without_room += 1
+        client.connection.close(MADE_ROOM)
+        return self.table.take(self._now)
+
     def received(self, connection: Connection) -> None:
         """Bytes of a client have arrived; read() handles them."""
         client = connection.context
@@ -173,6 +196,7 @@ class NativeServer:
         if self.listener is not None:
             self.listener.closed(connection)
         if client is None:
+            self._refused.pop(connection, None)
             return
         connection.context = None
         if client.name:
@@ -336,6 +360,9 @@ class NativeServer:
         for client, until in tuple(self._ending.items()):
             if self._now >= until:
                 client.connection.close(client.end)
+        for connection, until in tuple(self._refused.items()):
+            if self._now >= until:
+                connection.close(TOO_MANY_CONNECTIONS)
 
     @property
     def next_deadline(self) -> float:

@@ -1,4 +1,4 @@
-"""Run a node without one of its bounds: `python -m tests.cluster.siege.unbounded_node FAULT ...`.
+"""Run a node or a gateway without one of its bounds: `python -m tests.cluster.siege.unbounded_node FAULT ...`.
 
 The other arguments are those of `smrx`. Each fault is one that a bound of the siege must find.
 """
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from smrx import cli
 from smrx.consensus import transport_tcp
+from smrx.gateway.native import native_server
 from smrx.node import admin_service, metrics_server, order_entry, order_socket, peer_outbox
 from smrx.wire import frames
 
@@ -95,6 +96,83 @@ def keeps_unread_answers() -> None:
     outboxes.is_behind = lambda self, peer: False
 
 
+def gateway_keeps_answers() -> None:
+    """Memory: what a gateway sends to the clients of an attack is kept for ever, many times over."""
+    names: Any = native_server.NativeServer
+    deliver = names._deliver
+
+    def deliver_and_keep(self: Any, slot: int, packets: Any) -> None:
+        deliver(self, slot, packets)
+        client = self._clients[slot]
+        if client is not None and client.name == "attack":
+            _KEPT.append(b"x" * (8 << 20))
+
+    names._deliver = deliver_and_keep
+
+
+def gateway_says_nothing() -> None:
+    """A sentence: a client that is cut off by a gateway is not told why."""
+    names: Any = native_server.NativeServer
+
+    def end(self: Any, client: Any, why: str, before: bytes = b"") -> None:
+        client.end = why
+        client.connection.close(why)
+
+    names._end = end
+
+
+def gateway_ends_on_garbage() -> None:
+    """Processes: a packet out of place ends the gateway."""
+    names: Any = native_server.NativeServer
+
+    def handle(self: Any, client: Any, kind: int, payload: bytes) -> None:
+        raise SystemExit(1)
+
+    names._handle = handle
+
+
+def gateway_drops_answers() -> None:
+    """Answers: one in a hundred is lost."""
+    names: Any = native_server.NativeServer
+    deliver = names._deliver
+
+    def deliver_most(self: Any, slot: int, packets: Any) -> None:
+        client = self._clients[slot]
+        if client is not None and client.name == "attack" and len(packets) > native_server.HEADER_SIZE + 64:
+            packets = packets[: -(native_server.HEADER_SIZE + 64)]
+        deliver(self, slot, packets)
+
+    names._deliver = deliver_most
+
+
+def gateway_admits_at_once() -> None:
+    """Connections: those without a login are not ended to make room for others."""
+    names: Any = native_server.NativeServer
+    names._freed_slot = lambda self: None
+    take = native_server.ClientTable.take
+    tables: Any = native_server.ClientTable
+
+    def take_few(self: Any, now: float) -> int | None:
+        return take(self, now) if len(self._free) > len(self.rows) - 64 else None
+
+    tables.take = take_few
+
+
+def gateway_shares_its_address() -> None:
+    """Addresses: a second gateway of one name listens beside the first."""
+    import socket
+
+    names: Any = socket
+    plain = socket.socket
+
+    class SharedSocket(plain):  # type: ignore[valid-type, misc]
+        def bind(self, address: Any) -> None:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            super().bind(address)
+
+    names.socket = SharedSocket
+
+
 FAULTS: Final[dict[str, Callable[[], None]]] = {
     "keeps-messages": keeps_messages,
     "reads-slowly": reads_slowly,
@@ -102,6 +180,12 @@ FAULTS: Final[dict[str, Callable[[], None]]] = {
     "ends-on-garbage": ends_on_garbage,
     "thread-a-connection": a_thread_a_connection,
     "keeps-unread-answers": keeps_unread_answers,
+    "gateway-keeps-answers": gateway_keeps_answers,
+    "gateway-says-nothing": gateway_says_nothing,
+    "gateway-ends-on-garbage": gateway_ends_on_garbage,
+    "gateway-drops-answers": gateway_drops_answers,
+    "gateway-admits-at-once": gateway_admits_at_once,
+    "gateway-shares-its-address": gateway_shares_its_address,
 }
 
 
