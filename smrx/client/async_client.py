@@ -116,6 +116,21 @@ class _WatchedSocket(NodeSocket):
         super().close()
 
 
+class _FutureWaiter(Waiter):
+    """A call that waits for a future."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, count: int, future: "asyncio.Future[None]") -> None:
+        super().__init__(count)
+        self._future = future
+
+    def finish(self) -> None:
+        """Wake the call, unless it was cancelled."""
+        if not self._future.done():
+            self._future.set_result(None)
+
+
 class _WatchedLinks:
     """The connections to order entry over TCP, whose frames and ends are reported by the event loop."""
 
@@ -254,10 +269,11 @@ class AsyncClient(ClientMethods):
         if not count or count > self._frame_commands or self._sending.locked() or count > self._free_slots():
             return await self._submit_in_parts(commands)
         self._check_open()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(count, lambda: None if done.done() else done.set_result(None))
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        waiter = _FutureWaiter(count, done)
         if not self._batch:
-            asyncio.get_running_loop().call_soon(_weakly(self._send_batch))
+            loop.call_soon(_weakly(self._send_batch))
         self._batch.append((commands, waiter))
         self._batched += count
         await done

@@ -55,6 +55,11 @@ _NAMES_ID: Final = np.isin(
 )
 
 
+def fits(kind: int, order: int, event: int, named: int) -> bool:
+    """Return whether an outcome with this kind and order id can be that of a command; see first_mismatch()."""
+    return bool(_FITS[kind, event]) and (not order or named == order or not _NAMES_ID[kind])
+
+
 def first_mismatch(commands: NDArray[np.void], outcomes: NDArray[np.void]) -> int | None:
     """Return the index of the first outcome that cannot be that of the command at the same index, or None."""
     accepted = outcomes["status"] == OutcomeStatus.ACCEPTED

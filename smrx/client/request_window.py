@@ -8,11 +8,17 @@ Assigns the request ids. Used by ClientSession only. No clock, no I/O.
 Each command with details has them at the same index of a second ring, which exists once a command has some.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from smrx.wire.command_list import NO_DETAILS, CommandList
-from smrx.wire.records import COMMAND, DETAILS
+from smrx.wire.records import COMMAND, COMMAND_SIZE, DETAILS
+
+#: Where a command has its session and request, and the id of the order that it names.
+_IDS: Final = slice(8, 24)
+_ORDER_ID: Final = slice(COMMAND.fields["order_id"][1], COMMAND.fields["order_id"][1] + 8)  # type: ignore[index]
 
 
 class RequestWindow:
@@ -21,6 +27,8 @@ class RequestWindow:
     def __init__(self, session_id: int, capacity: int) -> None:
         self._session_id = session_id
         self._ring = np.zeros(capacity, COMMAND)
+        #: The same memory, for one command at a time.
+        self._bytes = self._ring.view(np.uint8).data
         self._details = NO_DETAILS
         self.answered = 0  #: id of the last answered request
         self.sent = 0  #: id of the last request sent in this attempt
@@ -36,6 +44,11 @@ class RequestWindow:
         at = (self.answered + 1 + np.arange(min(count, self.last - self.answered))) % len(self._ring)
         return self._ring[at]
 
+    def next_command(self) -> tuple[int, int]:
+        """Return the kind of the first unanswered command, and the id in its order_id."""
+        at = (self.answered + 1) % len(self._ring) * COMMAND_SIZE
+        return self._bytes[at], int.from_bytes(self._bytes[at:][_ORDER_ID], "little")
+
     @property
     def free_slots(self) -> int:
         """How many more commands fit."""
@@ -47,6 +60,9 @@ class RequestWindow:
         The caller checks `free_slots`, and that no command names details beyond the last.
         """
         first, count = self.last + 1, len(commands)
+        if count == 1 and not len(details):
+            self._put_one(commands, first)
+            return first
         at = first % len(self._ring)
         head = min(count, len(self._ring) - at)
         self._put(at, commands[:head], first, details)
@@ -54,6 +70,13 @@ class RequestWindow:
             self._put(0, commands[head:], first + head, details)
         self.last += count
         return first
+
+    def _put_one(self, command: NDArray[np.void], request: int) -> None:
+        row = command.tobytes()
+        at = request % len(self._ring) * COMMAND_SIZE
+        numbers = self._session_id.to_bytes(8, "little") + request.to_bytes(8, "little")
+        self._bytes[at : at + COMMAND_SIZE] = row[: _IDS.start] + numbers + row[_IDS.stop :]
+        self.last = request
 
     def _put(self, at: int, commands: NDArray[np.void], first: int, details: NDArray[np.void]) -> None:
         if len(details):
