@@ -16,13 +16,16 @@ import msgspec
 
 from cluster.torture.link_proxies import LinkProxies, Pair
 from cluster.torture.record_pipe import PipeReader, RecordStream
-from smrx.config import Config, Limits, NodeConfig, dump
-from smrx.local import LocalCluster
+from smrx.config import Config, GatewayConfig, Limits, NodeConfig, dump
+from smrx.local import LocalCluster, free_ports
 
 #: The folder that holds the packages `cluster` and `smrx`.
 _ROOT: Final = Path(__file__).resolve().parents[2]
 #: Stands for the clients in place of a node id in a pair.
 CLIENTS: Final = 0
+#: The gateways, and the accounts whose clients send through them.
+GATEWAYS: Final = ("a", "b")
+GATEWAY_ACCOUNTS: Final = (3, 4)
 NODE: Final = ("cluster.torture.applied_entries_pipe",)
 #: Small, so that a run of a minute takes many snapshots and compacts its log often.
 LIMITS: Final = Limits(snapshot_commands=2_000, compaction_entries=400)
@@ -77,7 +80,12 @@ class ClusterUnderTest(LocalCluster):
         self.links.__enter__()
         self._has_proxies = True
         self.client_config = msgspec.structs.replace(
-            self.config, nodes=tuple(map(self._with_proxied_entry, self.config.nodes))
+            self.config,
+            nodes=tuple(map(self._with_proxied_entry, self.config.nodes)),
+            gateways=tuple(
+                GatewayConfig(name=name, port=port)
+                for name, port in zip(GATEWAYS, free_ports(len(GATEWAYS)), strict=True)
+            ),
         )
         self.client_path.write_text(dump(self.client_config), encoding="utf-8")
         for node in self.config.nodes:
@@ -152,6 +160,8 @@ class WorkloadClients:
         if account in self._processes and self._processes[account].poll() is None:
             return
         path = self._cluster.directory / f"client-{account}.log"
+        by_gateway = account in GATEWAY_ACCOUNTS
+        module = "cluster.torture.gateway_client" if by_gateway else "cluster.torture.workload_client"
         with open(path, "ab") as log, self._pipes.open() as (descriptor, stream):
             self.streams.append(stream)
             self._processes[account] = subprocess.Popen(
@@ -159,11 +169,12 @@ class WorkloadClients:
                     *(
                         sys.executable,
                         "-m",
-                        "cluster.torture.workload_client",
+                        module,
                         "--config",
                         str(self._cluster.client_path),
                     ),
-                    *("--account", str(account), "--seed", str(seed), "--timeout", str(timeout_s)),
+                    *("--account", str(account), "--seed", str(seed)),
+                    *(() if by_gateway else ("--timeout", str(timeout_s))),
                     *("--descriptor", str(descriptor)),
                 ],
                 stdin=subprocess.DEVNULL,

@@ -43,6 +43,8 @@ class Fault(StrEnum):
     PAUSE_CLIENT = "pause client"
     KILL_VERIFIER = "kill verifier"
     PAUSE_VERIFIER = "pause verifier"
+    KILL_GATEWAY = "kill gateway"
+    PAUSE_GATEWAY = "pause gateway"
     FULL_DISK = "full disk"
     DAMAGE_FILE = "damage a file"
 
@@ -74,6 +76,8 @@ _WEIGHTS: Final[Mapping[Fault, int]] = {
     Fault.PAUSE_CLIENT: 2,
     Fault.KILL_VERIFIER: 4,
     Fault.PAUSE_VERIFIER: 3,
+    Fault.KILL_GATEWAY: 6,
+    Fault.PAUSE_GATEWAY: 4,
 }
 _DISK_WEIGHTS: Final[Mapping[Fault, int]] = {Fault.KILL_ALL: 5, Fault.FULL_DISK: 6, Fault.DAMAGE_FILE: 8}
 #: The mean time between two faults; they overlap.

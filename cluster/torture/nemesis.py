@@ -17,6 +17,7 @@ from cluster.torture.cluster_under_test import CLIENTS, ClusterUnderTest, Worklo
 from cluster.torture.fault_plan import Fault, PlannedFault
 from cluster.torture.fault_state import POLL_SECONDS, STOP_SECONDS, FaultState
 from cluster.torture.file_damage import damage_file
+from cluster.torture.gateway_processes import GatewayProcesses
 from cluster.torture.link_proxies import HEALTHY, LinkMode, LinkState, Pair
 from cluster.torture.verifier_process import VerifierProcess
 from smrx.client.admin_client import Ask
@@ -40,6 +41,7 @@ class Nemesis(FaultState):
         cluster: ClusterUnderTest,
         clients: WorkloadClients,
         verifier: VerifierProcess,
+        gateways: GatewayProcesses,
         ask: Ask,
         report: Callable[[str], None],
         seed: int,
@@ -50,6 +52,7 @@ class Nemesis(FaultState):
         self.skipped = 0
         self._clients = clients
         self._verifier = verifier
+        self._gateways = gateways
         self._link_states: dict[Pair, dict[int, LinkState]] = {
             pair: {} for pair in cluster.pairs + cluster.client_links
         }
@@ -93,6 +96,8 @@ class Nemesis(FaultState):
             Fault.PAUSE_CLIENT: self._pause_client,
             Fault.KILL_VERIFIER: self._kill_verifier,
             Fault.PAUSE_VERIFIER: self._pause_verifier,
+            Fault.KILL_GATEWAY: self._kill_gateway,
+            Fault.PAUSE_GATEWAY: self._pause_gateway,
             Fault.FULL_DISK: self._fill_disk,
             Fault.DAMAGE_FILE: self._damage,
         }
@@ -110,6 +115,7 @@ class Nemesis(FaultState):
         """Run due repairs, check the nodes and the verifier; raises Violation."""
         super().turn()
         self._verifier.check()
+        self._gateways.check()
 
     def repair(self) -> None:
         """Repair everything; return when every process answers and no node leads. Raises Violation.
@@ -338,6 +344,22 @@ class Nemesis(FaultState):
         self._verifier.signal(signal.SIGSTOP)
         self.after(planned.lasts_s, lambda: self._verifier.signal(signal.SIGCONT))
         return f"SIGSTOP, for {planned.lasts_s:.2f} s"
+
+    # Gateways
+
+    def _kill_gateway(self, planned: PlannedFault, chance: random.Random) -> str | None:
+        name = chance.choice(self._gateways.names)
+        if self._gateways.is_killed(name):
+            return None
+        self._gateways.kill(name)
+        self.after(planned.lasts_s, lambda: self._gateways.start(name))
+        return f"SIGKILL for gateway {name}, for {planned.lasts_s:.2f} s"
+
+    def _pause_gateway(self, planned: PlannedFault, chance: random.Random) -> str | None:
+        name = chance.choice(self._gateways.names)
+        self._gateways.signal(name, signal.SIGSTOP)
+        self.after(planned.lasts_s, lambda: self._gateways.signal(name, signal.SIGCONT))
+        return f"SIGSTOP for gateway {name}, for {planned.lasts_s:.2f} s"
 
     # Disks
 

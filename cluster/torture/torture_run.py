@@ -20,6 +20,7 @@ from typing import Final
 from cluster.cluster_checks import FAILURES, equal_logs
 from cluster.torture.cluster_under_test import NODE, ClusterUnderTest, WorkloadClients
 from cluster.torture.fault_plan import Durability, Fault, draw_plan
+from cluster.torture.gateway_processes import GATEWAY, GatewayProcesses
 from cluster.torture.nemesis import Nemesis
 from cluster.torture.record_check import HistoryFigures, check_history
 from cluster.torture.record_pipe import PipeReader, RecordStream, RecordWriter
@@ -89,11 +90,12 @@ def run_torture(
     durability: Durability = "memory",
     seconds: float = 60.0,
     program: Sequence[str] = NODE,
+    gateway_program: Sequence[str] = GATEWAY,
     report: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
     """Run one cluster; what failed is in the result, and the folder of a failed run is kept.
 
-    `program`: what a node's process runs; a test passes a broken node.
+    `program`, `gateway_program`: what a process of a node and of a gateway runs; a test passes a broken one.
     """
     result = RunResult(seed, nodes, durability, seconds)
     folder = Path(tempfile.mkdtemp(prefix="smrx-torture-"))
@@ -105,7 +107,7 @@ def run_torture(
         report(line)
 
     try:
-        _Run(result, folder, program, note).execute()
+        _Run(result, folder, program, gateway_program, note).execute()
     except (Violation, *FAILURES) as failure:
         result.failure = str(failure)
     except Exception as error:  # noqa: BLE001 (a bug anywhere fails the run, and its logs are needed)
@@ -125,8 +127,16 @@ def run_torture(
 class _Run:
     """One run, step by step."""
 
-    def __init__(self, result: RunResult, folder: Path, program: Sequence[str], report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        result: RunResult,
+        folder: Path,
+        program: Sequence[str],
+        gateway_program: Sequence[str],
+        report: Callable[[str], None],
+    ) -> None:
         self._result = result
+        self._gateway_program = gateway_program
         self._program = program
         self._folder = folder
         self._report = report
@@ -162,10 +172,13 @@ class _Run:
         venue = _VenueClient(cluster, pipes)
         try:
             venue.set_up([*CLIENT_TIMEOUTS_S, _PROBE])
-            with WorkloadClients(cluster, pipes, list(CLIENT_TIMEOUTS_S)) as clients:
+            with (
+                GatewayProcesses(cluster, self._gateway_program) as gateways,
+                WorkloadClients(cluster, pipes, list(CLIENT_TIMEOUTS_S)) as clients,
+            ):
                 for account, timeout_s in CLIENT_TIMEOUTS_S.items():
                     clients.start(account, result.seed * 100 + account, timeout_s)
-                nemesis = Nemesis(cluster, clients, verifier, ask, self._report, result.seed)
+                nemesis = Nemesis(cluster, clients, verifier, gateways, ask, self._report, result.seed)
                 try:
                     nemesis.inject(draw_plan(result.seed, result.durability, result.seconds), result.seconds)
                     nemesis.repair()

@@ -33,8 +33,9 @@ def test_minute_of_torture_passes() -> None:
         assert run["settlement"]["trades"] > 0
 
 
-def test_nodes_that_answer_before_commit_fail_the_run() -> None:
-    result = run_torture(1, seconds=3.0, program=("tests.cluster.torture.broken_node", "answers-before-commit"))
+def test_gateways_that_answer_by_themselves_fail_the_run() -> None:
+    program = (sys.executable, "-m", "tests.cluster.torture.broken_gateway")
+    result = run_torture(1, seconds=3.0, gateway_program=program)
     try:
         assert result.failure is not None
         assert "replayed outcomes" in result.failure or "acknowledged, in the log" in result.failure

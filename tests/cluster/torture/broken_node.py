@@ -14,15 +14,7 @@ from cluster.torture.applied_entries_pipe import install_pipe
 from smrx import cli
 from smrx.consensus import Replica
 from smrx.engine import Engine
-from smrx.node import reactor
 from smrx.wire.codes import EventKind
-from tests.sim import broken
-
-
-def answers_before_commit() -> None:
-    """A frame is answered as soon as it is received."""
-    names: Any = reactor
-    names.OrderEntry = broken.AnswersBeforeCommit
 
 
 def votes_without_state() -> None:
@@ -66,7 +58,6 @@ def publishes_another_fee() -> None:
 
 
 BUGS: dict[str, Callable[[], None]] = {
-    "answers-before-commit": answers_before_commit,
     "votes-without-state": votes_without_state,
     "publishes-another-time": publishes_another_time,
     "publishes-another-fee": publishes_another_fee,
