@@ -16,7 +16,7 @@ from cluster.siege.link_connection import LinkConnection
 from cluster.siege.raw_connection import split_address
 from cluster.siege.zmtp_connection import ZmtpConnection
 from smrx.client_keys import ClientKeys
-from smrx.config import NodeConfig
+from smrx.config import NodeConfig, socket_address
 from smrx.consensus import messages
 from smrx.consensus.messages import Envelope, Hello, RulesVersions
 from smrx.wire import admin
@@ -35,6 +35,11 @@ _HEALTH_SECONDS: Final = 2.0
 def addresses(node: NodeConfig) -> tuple[str, ...]:
     """Return the addresses of a node that speak ZeroMQ."""
     return tuple(dict.fromkeys((node.orders_address, node.events_address, node.admin_address)))
+
+
+def _stream_addresses(node: NodeConfig) -> tuple[str, ...]:
+    """Return the addresses of all ports of a node."""
+    return node.raft_address, socket_address(node.orders_tcp_address), *addresses(node), _metrics(node)
 
 
 @contextmanager
@@ -107,7 +112,7 @@ def garbage(attacker: Attacker) -> None:
                 while to.poll(0):
                     attacker.report.received += sum(map(len, to.recv_multipart()))
             for node in attacker.config.nodes:
-                for address in (node.raft_address, *addresses(node), _metrics(node)):
+                for address in _stream_addresses(node):
                     _send_raw(address, rng.choice((b"GET / HTTP/1.1\r\n\r\n", rng.randbytes(300), bytes(70_000))))
                     attacker.report.sent += 1
 
@@ -119,7 +124,7 @@ def half_open(attacker: Attacker) -> None:
     try:
         for number in range(attacker.scaled(_HALF_OPEN)):
             for node in attacker.config.nodes:
-                for address in (node.raft_address, *addresses(node), _metrics(node)):
+                for address in _stream_addresses(node):
                     if not attacker.running:
                         return
                     connection = socket.socket()
