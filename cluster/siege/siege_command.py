@@ -19,7 +19,7 @@ from smrx.cli.exit_codes import Exit
 
 #: Seconds that an attack takes besides its own: the wait until the nodes have settled, and its share of a start.
 _OVERHEAD_SECONDS: Final = 4.0
-_MIN_SECONDS: Final = 1.0
+_MIN_SECONDS: Final = 1.5
 #: The share of an attack's time in which the honest client is measured alone.
 _ALONE_SHARE: Final = 0.4
 _QUICK_MINUTES: Final = 2.0

@@ -185,12 +185,12 @@ class _Besieged:
                 stack.enter_context(self._start("order-flow", 600.0))
                 self._wait_for_orders(_WARM_UP_ORDERS, _SETUP_SECONDS)
             alone = self._alone()
+            orders_before = self._honest.orders
             statuses = self._statuses()
             pids = self._pids()
             limit = max(sample(pid).resident for pid in pids.values()) + _LIMIT_BYTES
             cut_off: list[int] = []
             with self._start(name, self._plan.seconds) as process:
-                orders_before = self._honest.orders
                 started = time.monotonic()
 
                 def too_much(node: int) -> None:
@@ -204,9 +204,8 @@ class _Besieged:
                     self._wait_for_orders(2, self._plan.settle_seconds)
             beside = self._honest.between(started, ended)
             seconds = ended - started
-            orders = self._honest.orders - orders_before
         after = self._settle(watch, attack)
-        return self._measurement(name, seconds, alone, beside, watch, report, statuses, after, orders, cut_off)
+        return self._measurement(name, seconds, alone, beside, watch, report, statuses, after, orders_before, cut_off)
 
     def _pids(self) -> dict[int, int]:
         """Return the ids of the running processes, by their node, GATEWAY for the gateway."""
@@ -267,11 +266,13 @@ class _Besieged:
         report: AttackReport,
         before: dict[int, NodeStatus],
         after_bytes: dict[int, int],
-        orders: int,
+        orders_before: int,
         cut_off: list[int],
     ) -> Measurement:
         ended = [node for node in watch.before if node not in self._pids()]
         after = self._statuses()
+        # Those up to now: the log has their entries, too.
+        orders = self._honest.orders - orders_before
         worst = max(watch.before, key=lambda node: watch.most[node].resident - watch.before[node].resident)
         memory = Memory(
             worst,
