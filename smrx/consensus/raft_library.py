@@ -58,14 +58,6 @@ class Hooks(NamedTuple):
     compact_log: Callable[[], None]
 
 
-class _Peer(Node):  # type: ignore[misc]  # pysyncobj has no types
-    """A peer: there is one object for each, so the library's tables need not compare and hash ids in Python."""
-
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
-    __hash__ = object.__hash__
-
-
 class _NoPoller:
     """Replaces the library's poller: the reactor polls."""
 
@@ -82,7 +74,7 @@ class RaftLibrary(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         """Start as a follower without a leader, with the journal's term and vote. attach() must follow."""
         self._hooks: Hooks
         self._journal = journal
-        self._nodes = {peer: _Peer(peer) for peer in peers}
+        self._nodes = {peer: Node(peer) for peer in peers}
         #: Set while the library handles an append without a conflict: it would truncate the log nevertheless.
         self._keep_tail = False
         super().__init__(Node(node_id), list(self._nodes.values()), _configuration(timing), transport=transport)
@@ -156,7 +148,7 @@ class RaftLibrary(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
 
     def add_peer(self, peer: int) -> None:
         """Add a node that may send and receive messages, without a vote."""
-        self._nodes[peer] = _Peer(peer)
+        self._nodes[peer] = Node(peer)
         self.reset_indexes(peer)
 
     def remove_peer(self, peer: int) -> None:
