@@ -118,6 +118,7 @@ PLANTED_FAULTS = [
         20,
         "a majority commits",
         profiles.late_acknowledgements,
+        start=30,
     ),
     PlantedFault(
         "10",
@@ -316,21 +317,21 @@ READ_FAULTS = [
             broken.ReadsWithoutConfirmation,
             broken.AnswersReadsAtOnce,
             profiles.reads_of_paused_leaders,
-            0,
+            30,
         ),
         (
             "confirms reads by earlier rounds",
             broken.ReadsWithEarlierRounds,
             broken.AnswersReadsAtOnce,
             profiles.reads_of_paused_leaders,
-            0,
+            30,
         ),
         (
             "reads before its own term's commit",
             broken.ReadsBeforeOwnCommit,
             SimulatedNode,
             profiles.reads_of_new_leaders,
-            0,
+            30,
         ),
     )
 ]
