@@ -244,7 +244,11 @@ def is_heir(keyed: Keyed) -> bool:
         return False
     # Nothing is sent until the other is there.
     keyed.node.publisher._next_heartbeat = float("inf")
+    # A routing id is free again when the node has noticed that its first owner left.
+    left = keyed.node.publisher.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     follower.close()
+    turn_until(keyed.node, lambda: left.poll(0))
+    keyed.node.publisher.socket.disable_monitor()
     heir = keyed.connect(address, CUSTOMER, b"settlement")
     monitor = heir.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
     turn_until(keyed.node, lambda: monitor.poll(0))
