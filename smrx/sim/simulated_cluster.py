@@ -15,7 +15,7 @@ from smrx.sim.credential_checks import CredentialChecks
 from smrx.sim.credential_office import CredentialOffice
 from smrx.sim.gateway_components import GatewayComponents
 from smrx.sim.membership_history import MembershipHistory
-from smrx.sim.network import Network
+from smrx.sim.network import FIRST_GATEWAY, Network
 from smrx.sim.node_components import NodeComponents
 from smrx.sim.operator import Operator
 from smrx.sim.profile import Profile
@@ -37,7 +37,6 @@ _OFFICER: Final = 190
 _FIRST_READER: Final = 200
 _READERS: Final = 2
 #: Then those of gateways, and those of their clients.
-_FIRST_GATEWAY: Final = 300
 _FIRST_GATEWAY_CLIENT: Final = 400
 _UNKNOWN_CLIENT: Final = 500
 
@@ -154,7 +153,7 @@ class SimulatedCluster:
 
         self.gateways = [
             SimulatedGateway(
-                _FIRST_GATEWAY + number,
+                FIRST_GATEWAY + number,
                 lambda: sorted(self.operator.cluster_file),
                 scheduler=scheduler,
                 network=self.network,

@@ -5,6 +5,7 @@ components of each process from them. Never decides whether the node is right: t
 """
 
 import random
+from typing import Final
 
 from smrx.config import Timing
 from smrx.consensus import ReplicaSettings
@@ -25,6 +26,9 @@ from smrx.sim.simulated_transport import CLUSTER
 from smrx.sim.trace import Trace
 from smrx.sim.versions import NEXT_VERSION, Versions
 from smrx.sim.wire_invariants import WireInvariants
+
+#: The bound of pending commands in runs with gateways.
+_GATEWAY_PENDING: Final = 4096
 
 
 class SimulatedNode(Process):
@@ -120,7 +124,9 @@ class SimulatedNode(Process):
         else:
             self.journal = components.journal()
             self._wire.lost_memory(self.id)
-        self.order_entry = components.order_entry(self.id, profile.pending_commands, has_keys=profile.credentials)
+        # One frame of a gateway holds commands of all its clients, which a small bound would never have room for.
+        pending = _GATEWAY_PENDING if profile.gateways else profile.pending_commands
+        self.order_entry = components.order_entry(self.id, pending, has_keys=profile.credentials)
         peers = [node_id for node_id in self.cluster_file if node_id != self.id]
         self.transport = components.transport(self, peers, self.meta.incarnation)
         self._wire.started(self.id)
