@@ -33,6 +33,8 @@ class AttackProcess:
                 [sys.executable, "-m", "cluster.siege.attack_process", name, msgspec.json.encode(target).decode()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
+                # Unbuffered: what wait_ready() read ahead would be missing in the report.
+                bufsize=0,
                 stderr=errors,
                 env=environment(),
             )

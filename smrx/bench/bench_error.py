@@ -7,3 +7,7 @@ class BenchError(Exception):
 
 class WrongResultError(BenchError):
     """The measured part of smrx produced a wrong result, so its speed means nothing."""
+
+
+class LeaderChanged(BenchError):
+    """The node that was asked does not lead any more."""

@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smrx.bench import load_connections, load_histogram, load_kernel
-from smrx.bench.bench_error import BenchError
+from smrx.bench.bench_error import BenchError, LeaderChanged
 from smrx.bench.load_connections import Links
 from smrx.bench.load_flow import Load
 from smrx.bench.load_kernel import Counts, Plan
 from smrx.bench.load_protocols import Protocol
 from smrx.links.bulk_links import event_layout
 
+#: How often the leader may change while sessions are opened.
+_LEADERS_TRIED: Final = 5
 _SECOND_NS: Final = 1_000_000_000
 _SLICE_NS: Final = 50_000_000
 BIN_NS: Final = 100_000_000
@@ -86,12 +88,23 @@ def measure(
         window=shape.in_flight,
     )
     try:
-        links.connect(find_leader())
-        links.open_sessions(load.before)
+        _open(links, load, find_leader)
         links.start()
         return _Run(links, load, shape, find_leader, protocol, on_slice).run()
     finally:
         links.close()
+
+
+def _open(links: Links, load: Load, find_leader: FindLeader) -> None:
+    """Open connections and sessions at the leader, again if it changes meanwhile. Raises BenchError."""
+    for _ in range(_LEADERS_TRIED):
+        links.connect(find_leader())
+        try:
+            links.open_sessions(load.before)
+        except LeaderChanged:
+            continue
+        return
+    raise BenchError(f"the leader changed {_LEADERS_TRIED} times while sessions were opened")
 
 
 class _Run:

@@ -12,7 +12,7 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.bench.bench_error import BenchError
+from smrx.bench.bench_error import BenchError, LeaderChanged
 from smrx.bench.load_kernel import RING, SOUP, TCP, ZMTP
 from smrx.links import greeting
 from smrx.links.greeting import ClientGreeting, GreetingError, Terms
@@ -113,7 +113,8 @@ class _Frames:
         message = self._message(link)
         frame = frames.decode(message)
         if frame.kind is not FrameKind.OUTCOMES or frame.count != count:
-            raise BenchError(f"the cluster refused a session: {self.fault_text(message)}")
+            error = LeaderChanged if frame.kind is FrameKind.NOT_LEADER else BenchError
+            raise error(f"the cluster refused a session: {self.fault_text(message)}")
         return frames.records(frame)
 
     def fault_text(self, message: bytes) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 READS: Final = (
     *("account balances", "account list", "account positions", "account show", "asset list", "bench", "book"),
     *(
+        "history",
         "cluster status",
         "instrument list",
         "key list",

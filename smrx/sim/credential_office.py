@@ -23,6 +23,7 @@ from smrx.wire.frames import FrameKind
 
 #: The end of the network of the frames in others' sessions.
 _FOREIGN_END: Final = 192
+_FOREIGN_ENDS: Final = 8
 _POLL_SECONDS: Final = 0.02
 #: Mean times between two revocations, and between two such frames.
 _REVOCATION_SECONDS: Final = 0.6
@@ -54,7 +55,8 @@ class CredentialOffice:
         self._scheduler = scheduler
         self._network = network
         self._rng = rng
-        network.attach(_FOREIGN_END, self._receive)
+        for end in range(_FOREIGN_END, _FOREIGN_END + _FOREIGN_ENDS):
+            network.attach(end, self._receive)
         for trader in traders:
             trader.may_open = False
 
@@ -100,13 +102,15 @@ class CredentialOffice:
         ).session
         nodes = self._nodes()
         if session is not None and thief.credential and nodes:
-            self._network.credentials[_FOREIGN_END] = thief.credential
+            # An end for each credential: what is under way keeps its own.
+            end = _FOREIGN_END + thief.credential % _FOREIGN_ENDS
+            self._network.credentials[end] = thief.credential
             commands, details = workload.orders(self._rng, thief.account, 1)
             commands = commands.copy()
             commands["session_id"] = session.session_id
             commands["request_id"] = np.uint64(session.last_request + 1)
             frame = frames.encode_commands(CommandList(commands, details), 1)
-            self._network.send(_FOREIGN_END, self._rng.choice(nodes), frame)
+            self._network.send(end, self._rng.choice(nodes), frame)
         self._scheduler.call_later(self._rng.expovariate(1 / _FOREIGN_SECONDS), self._send_in_foreign_session)
 
     def _receive(self, node: int, frame: bytes) -> None:

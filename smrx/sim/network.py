@@ -144,6 +144,12 @@ class Network:
             if end in self._on_break:
                 self._on_break[end](other)
 
+    def break_gateway_links(self, node: int) -> None:
+        """End the connections between a node and gateways, as the end of its process does."""
+        for source, target in list(self._links):
+            if node in (source, target) and max(source, target) >= FIRST_GATEWAY:
+                self.break_link(source, target, lose=True)
+
     def reopen(self, source: int, target: int) -> None:
         """Connect two ends again at once, in both directions."""
         for pair in ((source, target), (target, source)):

@@ -145,6 +145,7 @@ class Process(Turn):
             self._orders.clear()
             self._from_unknown_peers.clear()
             self._trace.note("node {} crashes", self.id)
+            self.network.break_gateway_links(self.id)
             self.on_crash()
 
     def step(self) -> None:

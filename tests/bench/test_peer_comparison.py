@@ -52,7 +52,8 @@ def test_plain_books_and_all_tiers_give_the_same_fills() -> None:
         assert row["ratio"] == pytest.approx(measured[0]["commands_per_second"] / row["commands_per_second"], rel=0.1)
     assert measured[0]["ratio"] == 1
     assert measured[1]["ratio_tier_b"] == 1
-    assert [row["name"] for row in figures["peers"][5:]] == list(peer_comparison.UNUSABLE)
+    # A driver that is built is measured, too.
+    assert [row["name"] for row in figures["peers"] if row["absent"]] == list(peer_comparison.UNUSABLE)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ class LinkSocket:
                 return bool(self._frames)
 
     def recv(self) -> bytes:
-        self.poll()
+        if not self._frames:
+            self.poll()
         return self._frames.pop(0)
 
     def close(self, linger: int = 0) -> None:

@@ -118,7 +118,7 @@ PLANTED_FAULTS = [
         20,
         "a majority commits",
         profiles.late_acknowledgements,
-        start=30,
+        start=100,
     ),
     PlantedFault(
         "10",
@@ -331,7 +331,7 @@ READ_FAULTS = [
             broken.ReadsBeforeOwnCommit,
             SimulatedNode,
             profiles.reads_of_new_leaders,
-            30,
+            90,
         ),
     )
 ]
