@@ -13,6 +13,7 @@ from smrx.consensus import transport_tcp
 from smrx.gateway.native import native_server
 from smrx.node import admin_service, metrics_server, order_entry, order_socket, peer_outbox
 from smrx.wire import frames
+from smrx.wire.soup_packets import PacketError
 
 _KEPT: list[bytes] = []
 #: Longer than the bound on p99 that a loaded machine gets, and longer than its elections wait.
@@ -124,11 +125,15 @@ def gateway_says_nothing() -> None:
 def gateway_ends_on_garbage() -> None:
     """Processes: a packet out of place ends the gateway."""
     names: Any = native_server.NativeServer
+    handle = names._handle
 
-    def handle(self: Any, client: Any, kind: int, payload: bytes) -> None:
-        raise SystemExit(1)
+    def handle_or_end(self: Any, client: Any, kind: int, payload: bytes) -> None:
+        try:
+            handle(self, client, kind, payload)
+        except PacketError as error:
+            raise SystemExit(1) from error
 
-    names._handle = handle
+    names._handle = handle_or_end
 
 
 def gateway_drops_answers() -> None:
