@@ -95,8 +95,12 @@ class BelievesEveryProof(ServerGreeting):
 PLANTED_FAULTS = [
     (GatewayComponents(upstream=LosesBlocks), "answers: missing|answers of a gateway", 0),
     (GatewayComponents(upstream=RewindsBehind), "answers of a gateway|acknowledged, in the log", 0),
-    (GatewayComponents(upstream=AnswersByPlace), "answers of a gateway|acknowledged, in the log|replayed outcomes", 98),
-    (GatewayComponents(connection=ContinuesStreams), "answers|packets|only sent commands", 12),
+    (
+        GatewayComponents(upstream=AnswersByPlace),
+        "answers of a gateway|acknowledged, in the log|replayed outcomes",
+        112,
+    ),
+    (GatewayComponents(connection=ContinuesStreams), "answers|packets|only sent commands", 22),
     (GatewayComponents(connection=HandsOutHalfFrames), "answers: missing|packets|exception", 0),
     (GatewayComponents(greeting=BelievesEveryProof), "keys", 0),
 ]
