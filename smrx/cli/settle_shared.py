@@ -58,19 +58,21 @@ def follow_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def compile_books() -> None:
     """Compile the books if this machine has not done so yet, and report that on standard error."""
-    from smrx.settlement.books.compiled_books import compiled_before, warm_up
+    from smrx.settlement.books import compiled_books
 
-    if not compiled_before():
-        click.echo("compiling the books (once on this machine, about ten seconds)", err=True)
-    warm_up()
+    _compile(compiled_books.compiled_before(), compiled_books.warm_up, "books")
 
 
 def compile_history() -> None:
-    """Compile the projection of order history if this machine has not done so yet, and report that on stderr."""
-    from smrx.history.order_kernels import compiled_before, warm_up
+    """Compile the projection of order history if this machine has not done so yet, and report that."""
+    from smrx.history import order_kernels
 
-    if not compiled_before():
-        click.echo("compiling the order history (once on this machine, some seconds)", err=True)
+    _compile(order_kernels.compiled_before(), order_kernels.warm_up, "order history")
+
+
+def _compile(is_compiled: bool, warm_up: Callable[[], None], what: str) -> None:
+    if not is_compiled:
+        click.echo(f"compiling the {what} (once on this machine, about ten seconds)", err=True)
     warm_up()
 
 

@@ -5,6 +5,7 @@ tombstones: a removal moves later records up. The same functions serve every tab
 them for each record type. Who owns a table makes room in it (table_size) before it adds records.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +38,13 @@ def live(table: NDArray[Any]) -> NDArray[Any]:
     """Return the records of a table, in no particular order."""
     found: NDArray[Any] = table[table["key"] != 0]
     return found
+
+
+def filled(records: NDArray[Any], count: int, copy_records: Callable[[Any, Any], None]) -> NDArray[Any]:
+    """Return a table of these records with room for `count` in all; copy_records is a compiled copy_all()."""
+    table = np.zeros(table_size(max(count, len(records))), records.dtype)
+    copy_records(table, records)
+    return table
 
 
 @kernel

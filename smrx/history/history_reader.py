@@ -34,7 +34,7 @@ from smrx.sinks.contract import Checkpoint, decode
 from smrx.sinks.lmdb_layout import account_key, key
 from smrx.sinks.rows import DEFINITION_ROW, Catalogue
 from smrx.sinks.sink_errors import SinkError
-from smrx.wire.client_order_ids import id_form
+from smrx.wire.client_order_ids import id_form, short_id_text
 from smrx.wire.record_schema import decode_tables
 
 #: Take the size that the environment has.
@@ -171,9 +171,9 @@ class HistoryReader:
 
     def text_of(self, update: np.void) -> str:
         """Return the client order id of an order, by its first update; "" for none."""
-        form = int(update["client_order_id"])
-        if form < 1 << 63:
-            return form.to_bytes(8, "little").rstrip(b"\0").decode("ascii", "replace")
+        short = short_id_text(int(update["client_order_id"]))
+        if short is not None:
+            return short
         details = self.details(int(update["event_sequence"]))
         return b"".join(details["client_order_id"].tolist()).decode("ascii", "replace")
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smrx.follower.record_table import live, table_size
+from smrx.follower.record_table import filled, live, table_size
 from smrx.history import order_kernels
 from smrx.history.history_rows import ORDER_DETAIL, ORDER_UPDATE, ForbiddenTransition, HistoryRows, Rows
 from smrx.history.order_kernels import (
@@ -19,6 +19,7 @@ from smrx.history.order_kernels import (
     ORDER,
     UPDATE_ROW,
     OrderTables,
+    copy_records,
 )
 from smrx.history.order_status import OrderStatus
 from smrx.sinks.contract import Checkpoint
@@ -68,7 +69,7 @@ class OrderHistory:
         core["sequence"], core["command"] = checkpoint.event_sequence, checkpoint.command_sequence
         core["orders"], core["instruments"] = len(orders), len(instruments)
         history = cls()
-        history._tables = OrderTables(_filled(orders), _filled(instruments), core)
+        history._tables = OrderTables(filled(orders, 0, copy_records), filled(instruments, 0, copy_records), core)
         return history
 
     def take(self, events: NDArray[np.void]) -> HistoryRows:
@@ -93,9 +94,11 @@ class OrderHistory:
         tables = self._tables
         orders, instruments = self.open_orders + events, int(tables.core["instruments"][0]) + events
         if table_size(orders) > len(tables.orders):
-            self._tables = self._tables._replace(orders=_filled(live(tables.orders), orders))
+            self._tables = self._tables._replace(orders=filled(live(tables.orders), orders, copy_records))
         if table_size(instruments) > len(tables.instruments):
-            self._tables = self._tables._replace(instruments=_filled(live(tables.instruments), instruments))
+            self._tables = self._tables._replace(
+                instruments=filled(live(tables.instruments), instruments, copy_records)
+            )
 
 
 def orders_after(orders: Rows, updates: Rows) -> Rows:
@@ -112,13 +115,6 @@ def orders_after(orders: Rows, updates: Rows) -> Rows:
         opened[name] = still[name]
     rows = np.concatenate([kept, opened])
     return rows[np.argsort(rows["key"])]
-
-
-def _filled(records: Rows, count: int = 0) -> Rows:
-    """Return a table with these records and room for `count` of them."""
-    table = np.zeros(table_size(max(count, len(records))), records.dtype)
-    order_kernels.copy_records(table, records)
-    return table
 
 
 def _details(events: NDArray[np.void]) -> Rows:

@@ -65,9 +65,6 @@ TRANSITIONS: Final[Mapping[OrderStatus, Mapping[EventKind, OrderStatus]]] = {
     OrderStatus.EXPIRED: {},
 }
 
-#: The kinds of events that are about an order.
-ORDER_KINDS: Final = frozenset(kind for kinds in TRANSITIONS.values() for kind in kinds)
-
 
 def transition_codes() -> NDArray[np.uint8]:
     """Return TRANSITIONS as an array of statuses by status and kind, 0 where a transition is forbidden."""

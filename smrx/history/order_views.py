@@ -1,6 +1,5 @@
 """Show orders of the history: symbols, decimals as text, times in RFC 3339. Called by the command line."""
 
-from datetime import UTC, datetime
 from enum import IntEnum
 from itertools import islice
 from typing import Any, Final
@@ -8,11 +7,12 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from smrx.client import decimals
 from smrx.client.instruments import Asset, Instrument
 from smrx.client.reasons import reason_text
 from smrx.history.history_reader import HistoryReader
 from smrx.history.order_status import OrderStatus
-from smrx.sinks.rows import Catalogue
+from smrx.sinks.rows import Catalogue, time_text
 from smrx.wire.codes import EventKind, OrderFlags, OrderType, Reason, Side, TimeInForce
 
 #: Decimal places of an average price beyond those of the tick.
@@ -160,14 +160,14 @@ class OrderViews:
             notional=_decimal(notional, instrument.quote.decimals),
             fees=_decimal(int(last["fees"]), instrument.quote.decimals),
             reason=_reason(last),
-            created=_time(last["created_ns"]),
-            updated=_time(last["time_ns"]),
+            created=time_text(int(last["created_ns"])),
+            updated=time_text(int(last["time_ns"])),
             event_sequence=int(last["event_sequence"]),
             cursor=int(first["event_sequence"]),
             budget=_decimal(int(last["quantity_lots"]), instrument.quote.decimals) if by_budget else None,
             stop=instrument.price_text(terms["stop_price_ticks"]) if "stop_price_ticks" in terms else None,
             display=instrument.quantity_text(terms["display_lots"]) if "display_lots" in terms else None,
-            expires=_time(np.int64(terms["expiry_ns"])) if "expiry_ns" in terms else None,
+            expires=time_text(terms["expiry_ns"]) if "expiry_ns" in terms else None,
         )
 
     def _instrument(self, row: np.void) -> Instrument:
@@ -181,7 +181,7 @@ class OrderViews:
         by_budget = bool(int(row["flags"]) & OrderFlags.QUOTE_BUDGET)
         return UpdateView(
             event_sequence=int(row["event_sequence"]),
-            time=_time(row["time_ns"]),
+            time=time_text(int(row["time_ns"])),
             event=EventKind(int(row["kind"])).name,
             status=OrderStatus(int(row["status"])).label,
             price=_price(instrument, row["price_ticks"]),
@@ -202,7 +202,7 @@ class OrderViews:
             quantity=instrument.quantity_text(int(row["last_lots"])),
             fee=_decimal(int(row["last_fee"]), instrument.quote.decimals),
             liquidity="maker" if row["is_maker"] else "taker",
-            time=_time(row["time_ns"]),
+            time=time_text(int(row["time_ns"])),
             event_sequence=int(row["event_sequence"]),
         )
 
@@ -241,15 +241,7 @@ def _average(instrument: Instrument, notional: int, filled_lots: int) -> str | N
 
 def _decimal(units: int, places: int) -> str:
     """Return units of 10^-places as a decimal."""
-    whole, part = divmod(abs(units), 10**places)
-    sign = "-" if units < 0 else ""
-    return f"{sign}{whole}.{part:0{places}d}" if places else f"{sign}{whole}"
-
-
-def _time(time_ns: np.int64) -> str:
-    """Return a time of the engine as ISO 8601 in UTC, to the nanosecond."""
-    seconds, nanoseconds = divmod(int(time_ns), 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+    return decimals.text_of_steps(units, 1, 10**places)
 
 
 def _reason(row: np.void) -> str:

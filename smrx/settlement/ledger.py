@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from smrx.follower.follow_errors import FollowError, Violation
-from smrx.follower.record_table import live
+from smrx.follower.record_table import filled, live
 from smrx.settlement.books import compiled_books
 from smrx.settlement.books.book_tables import ASSET_TEXT, CORE, TYPES, Tables
 from smrx.settlement.books.event_rows import ROW
@@ -210,7 +210,7 @@ class Ledger:
         """Return books with these records of books/book_tables.py, by table, in any order."""
         ledger = cls()
         ledger._tables = ledger._tables._replace(
-            core=core, **{name: compiled_books.filled(rows, 2 * len(rows)) for name, rows in records.items()}
+            core=core, **{name: filled(rows, len(rows), compiled_books.copy_records) for name, rows in records.items()}
         )
         return ledger
 

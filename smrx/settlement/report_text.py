@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from smrx.client.decimals import from_steps, unit
 from smrx.settlement.display_names import unique_names
 from smrx.settlement.report import Balance, Query, Report
 from smrx.sinks.contract import Checkpoint
-from smrx.sinks.rows import time_texts
+from smrx.sinks.rows import time_text
 
 STATEMENT_COLUMNS: Final = (
     "time", "event_sequence", "kind", "asset", "amount", "balance", "instrument", "reference", "account", "asset_id",
@@ -35,11 +34,6 @@ TURNOVER_COLUMNS: Final = (
 )  # fmt: skip
 
 _AMOUNTS: Final = ("opening", "deposits", "withdrawals", "bought", "sold", "fees", "closing")
-
-
-def time_text(time_ns: int) -> str:
-    """Return a time of the engine as ISO 8601 in UTC, to the nanosecond."""
-    return str(time_texts(np.array([time_ns], np.int64))[0])
 
 
 def trades_settled(checkpoint: Checkpoint | None) -> int:

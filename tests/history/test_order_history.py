@@ -5,13 +5,16 @@ import pytest
 
 from smrx.history.history_rows import ForbiddenTransition
 from smrx.history.order_history import OrderHistory, orders_after
-from smrx.history.order_status import LABELS, ORDER_KINDS, TRANSITIONS, OrderStatus
+from smrx.history.order_status import LABELS, TRANSITIONS, OrderStatus
+from smrx.sinks.rows import time_text, time_texts
 from smrx.wire.client_order_ids import id_form
 from smrx.wire.codes import EventKind
 from tests.history.reference import lives
 from tests.settlement.market import market_events, oracle
 
 SEEDS = (1, 2, 3)
+#: The kinds of events that are about an order.
+ORDER_KINDS = {kind for kinds in TRANSITIONS.values() for kind in kinds}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -109,3 +112,8 @@ def test_order_that_is_over_has_no_further_event() -> None:
 
 def test_labels_are_the_names_outside() -> None:
     assert list(LABELS) == ["New", "PartiallyFilled", "Filled", "Cancelled", "Rejected", "Expired"]
+
+
+def test_one_time_is_written_as_many_are() -> None:
+    times = [0, 1, 999_999_999, 1_700_000_000_123_456_789, 9_223_372_036_854_775_807, -1]
+    assert [time_text(time) for time in times] == time_texts(np.array(times, np.int64)).tolist()

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from smrx.cli import run as smrx
 from smrx.cli.exit_codes import Exit
 from smrx.settlement.report import Query, make_report
-from smrx.settlement.report_text import Text, as_json, time_text
+from smrx.settlement.report_text import Text, as_json
 from smrx.settlement.sums import sums
 from smrx.sinks import Checkpoint
 from smrx.sinks.csv_reader import CsvReader
 from smrx.sinks.csv_sink import CsvSink
+from smrx.sinks.rows import time_text
 from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire.codes import EventKind
 from smrx.wire.records import EVENT_LAYOUTS, pack_symbol

@@ -3,10 +3,9 @@
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smrx.engine.kernels.jit import entry_point, fingerprint
-from smrx.follower.record_table import FIRST_SIZE, copy_all, is_compiled, live
+from smrx.follower.record_table import FIRST_SIZE, copy_all, filled, is_compiled, live, table_size
 from smrx.settlement.books.book_tables import ACCOUNT, CORE, TYPES, Tables
 from smrx.settlement.books.event_rows import ROW
 from smrx.settlement.books.posting import post_one
@@ -85,14 +84,7 @@ def with_room(tables: Tables, events: int) -> Tables:
     grown = {}
     for name, new in _NEW_PER_EVENT.items():
         table = getattr(tables, name)
-        needed = 2 * (int(core[name]) + new * events)
-        if needed > len(table):
-            grown[name] = filled(live(table), needed)
+        needed = int(core[name]) + new * events
+        if table_size(needed) > len(table):
+            grown[name] = filled(live(table), needed, copy_records)
     return tables._replace(**grown) if grown else tables
-
-
-def filled(records: NDArray[Any], places: int) -> NDArray[Any]:
-    """Return a table of at least so many places with these records."""
-    table = np.zeros(1 << max(FIRST_SIZE - 1, places - 1).bit_length(), records.dtype)
-    copy_records(table, records)
-    return table
