@@ -6,8 +6,6 @@ the map is full, its size is doubled and the transaction repeated. Readers (hist
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,9 +31,9 @@ from smrx.history.order_history import OrderHistory, orders_after
 from smrx.history.order_status import OrderStatus
 from smrx.sinks.contract import Checkpoint, decode
 from smrx.sinks.durable_files import as_sink_errors, lock, make_directory, sync_directory
-from smrx.sinks.lmdb_layout import account_key, key, keys
+from smrx.sinks.lmdb_layout import account_key, as_lmdb_errors, key, keys, write_with_growth
 from smrx.sinks.rows import DEFINITION_ROW, Tables
-from smrx.sinks.sink_errors import SinkError, SinkMismatch
+from smrx.sinks.sink_errors import SinkMismatch
 from smrx.wire.codes import EventKind
 from smrx.wire.record_schema import SchemaError, decode_tables, encode_tables
 
@@ -130,11 +128,9 @@ class HistoryStore:
                 f"{self.name}: expected a checkpoint at event {self.history.sequence}, found "
                 f"{checkpoint.event_sequence}"
             )
-        with self._as_sink_errors():
-            while not self._written(checkpoint):
-                # No transaction is open: the size may change.
-                self._map_bytes = 2 * self._env.info()["map_size"]
-                self._env.set_mapsize(self._map_bytes)
+        with as_lmdb_errors(self.name, "order history"):
+            write_with_growth(self._env, lambda: self._written(checkpoint))
+            self._map_bytes = self._env.info()["map_size"]
         self._waiting = []
 
     def close(self) -> None:
@@ -150,7 +146,7 @@ class HistoryStore:
         with as_sink_errors(self.path):
             make_directory(self.path)
             self._lock = lock(self.path / "history.lock", self.name)
-        with self._as_sink_errors():
+        with as_lmdb_errors(self.name, "order history"):
             self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
             self._tables = {name: self._env.open_db(name, **OPTIONS.get(name, {})) for name in TABLES}
             with self._env.begin() as transaction:
@@ -258,13 +254,3 @@ class HistoryStore:
     def _put(self, transaction: Any, name: bytes, items: list[tuple[bytes, bytes]], append: bool = False) -> None:
         with transaction.cursor(self._tables[name]) as cursor:
             cursor.putmulti(items, append=append)
-
-    @contextmanager
-    def _as_sink_errors(self) -> Iterator[None]:
-        """Raise SinkMismatch or SinkError for any error of LMDB inside."""
-        try:
-            yield
-        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-            raise SinkMismatch(f"{self.name}: is not an LMDB environment of order history: {error}") from None
-        except lmdb.Error as error:
-            raise SinkError(f"{self.name}: cannot be written: {error}") from None

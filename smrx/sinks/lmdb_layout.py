@@ -14,14 +14,18 @@ A file beside the environment, the marker, records that there is one: without it
 could not be told from one that is new.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import lmdb
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from smrx.sinks.contract import Checkpoint
+from smrx.sinks.sink_errors import SinkError, SinkMismatch
 
 FORMAT: Final = 2
 TABLES: Final = (b"trades", b"movements", b"definitions", b"orders", b"accounts", b"meta")
@@ -57,6 +61,24 @@ def missing_bytes(environment: Any, path: Path) -> int:
     """Return by how much the file of an environment is shorter than its pages; reads only its first two pages."""
     pages = int(environment.info()["last_pgno"]) + 1
     return max(0, pages * int(environment.stat()["psize"]) - (path / DATA_FILE).stat().st_size)
+
+
+@contextmanager
+def as_lmdb_errors(name: str, content: str) -> Iterator[None]:
+    """Raise SinkMismatch or SinkError for any error of LMDB inside; `content` is what the environment holds."""
+    try:
+        yield
+    except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+        raise SinkMismatch(f"{name}: is not an LMDB environment of {content}: {error}") from None
+    except lmdb.Error as error:
+        raise SinkError(f"{name}: cannot be written: {error}") from None
+
+
+def write_with_growth(environment: Any, write: Callable[[], bool]) -> None:
+    """Call write() until it does not return False because the map is full; double the size of the map each time."""
+    while not write():
+        # No transaction is open: the size may change.
+        environment.set_mapsize(2 * environment.info()["map_size"])
 
 
 def read_marker(path: Path) -> LmdbMarker | None:

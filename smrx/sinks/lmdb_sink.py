@@ -5,8 +5,6 @@ its size is doubled and the transaction repeated. Readers (lmdb_reader.py) see w
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,14 +25,16 @@ from smrx.sinks.lmdb_layout import (
     LmdbMarker,
     LmdbState,
     account_key,
+    as_lmdb_errors,
     key,
     keys,
     missing_bytes,
     read_marker,
+    write_with_growth,
 )
 from smrx.sinks.row_sink import RowSink
 from smrx.sinks.rows import DEFINITION_ROW, TRADE_ROW, Rows, Tables, join
-from smrx.sinks.sink_errors import SinkError, SinkMismatch
+from smrx.sinks.sink_errors import SinkMismatch
 
 #: Address space, not disk: the file grows with its content.
 FIRST_MAP_BYTES: Final = 1 << 30
@@ -68,7 +68,7 @@ class LmdbSink(RowSink):
         is_marked = marker is not None
         if is_marked:
             self._check_data()
-        with self._as_sink_errors():
+        with as_lmdb_errors(self.name, "settled trades"):
             self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=len(TABLES))
             # Before any page is read: reading one beyond the end of the file ends the process.
             if marker is not None and marker.is_whole and missing_bytes(self._env, self.path):
@@ -115,11 +115,9 @@ class LmdbSink(RowSink):
         self._waiting.append(tables)
 
     def _commit(self, checkpoint: Checkpoint) -> None:
-        with self._as_sink_errors():
-            while not self._written(checkpoint):
-                # No transaction is open: the size may change.
-                self._map_bytes = 2 * self._env.info()["map_size"]
-                self._env.set_mapsize(self._map_bytes)
+        with as_lmdb_errors(self.name, "settled trades"):
+            write_with_growth(self._env, lambda: self._written(checkpoint))
+            self._map_bytes = self._env.info()["map_size"]
         self._waiting = []
 
     def _close(self) -> None:
@@ -178,13 +176,3 @@ class LmdbSink(RowSink):
             own = np.unique(match_ids[begin:end])
             pieces.append((account_key(int(accounts[begin]), int(own[0])), own.astype(NUMBER).tobytes()))
         self._put(transaction, b"accounts", pieces)
-
-    @contextmanager
-    def _as_sink_errors(self) -> Iterator[None]:
-        """Raise SinkMismatch or SinkError for any error of LMDB inside."""
-        try:
-            yield
-        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-            raise SinkMismatch(f"{self.name}: is not an LMDB environment of settled trades: {error}") from None
-        except lmdb.Error as error:
-            raise SinkError(f"{self.name}: cannot be written: {error}") from None
