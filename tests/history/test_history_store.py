@@ -203,6 +203,35 @@ def test_small_map_grows(tmp_path: Path) -> None:
         assert found.counts[1] == len(EXPECTED.updates)
 
 
+def test_reader_follows_a_map_that_grows(tmp_path: Path) -> None:
+    (said, says), (heard, hears) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        # LMDB allows one view of a file in a process, so the writer is another one.
+        try:
+            writer = HistoryStore(tmp_path, map_bytes=1 << 17)
+            writer.open("test")
+            fill(writer, ENDS[[20]])
+            os.write(says, b"1")
+            os.read(heard, 1)
+            fill(writer, np.append(ENDS[30:-1:400], ENDS[-1]), int(ENDS[20]))
+            writer.close()
+        finally:
+            os._exit(0)
+    assert os.read(said, 1)
+    with HistoryReader(tmp_path) as found:
+        assert found.sequence == ENDS[20]
+        os.write(hears, b"1")
+        os.waitpid(child, 0)
+        assert (tmp_path / "data.mdb").stat().st_size > 1 << 17
+        found.refresh()
+        assert found.sequence == ENDS[-1]
+        assert found.counts[1] == len(EXPECTED.updates)
+        assert found.open_orders()["key"].tolist() == sorted(EXPECTED.open_orders)
+    for end in (said, says, heard, hears):
+        os.close(end)
+
+
 def test_what_does_not_fit_is_refused(full: Path, tmp_path: Path) -> None:
     writer = store(tmp_path)
     writer.open("test")
