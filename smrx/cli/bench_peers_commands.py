@@ -11,8 +11,6 @@ from smrx.cli import options, output, progress
 from smrx.cli.bench_shared import batch_option, errors_as_usage, repeats_option, seed_option, tape_option
 
 _CLUSTER_PEERS: Final = ("hashicorp/raft", "etcd", "Aeron Cluster", "PySyncObj")
-#: Throughput and p50 of smrx, as multiples of the peer's.
-_RATIO_COLUMNS: Final = ("SMRX/S", "SMRX P50")
 
 
 def _say(line: str) -> None:

@@ -51,14 +51,6 @@ def built_folder(name: str) -> Path:
     return base / "drivers" / f"{name}-{digest.hexdigest()[:16]}"
 
 
-def is_built(name: str) -> bool:
-    """Return whether a driver is in the cache."""
-    try:
-        return built_folder(name).is_dir()
-    except PeerUnavailable:
-        return False
-
-
 def go_program(name: str, say: Say) -> Path:
     """Return the program of a Go driver, after building it if necessary; raises PeerUnavailable."""
 
